@@ -1,0 +1,213 @@
+"""The fleet's configuration: `fleet.toml`, overridden by `CORRIGENDA_…` environment variables.
+
+Settings are frozen and checked; the parts that can change a published weight have a digest, which is in
+every cache key. All faults of a file are reported at once.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from corrigenda.errors import ConfigError, NotFoundError
+from corrigenda.facts import digest_of
+
+CONFIG_NAME = "fleet.toml"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Location(_Frozen):
+    """Where objects lie: a directory, or s3://bucket/prefix with the settings of its server."""
+
+    url: str
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: str | None = Field(default=None, repr=False)
+    secret_key: str | None = Field(default=None, repr=False)
+    request_checksums: Literal["when_supported", "when_required"] = "when_supported"
+
+
+class Gates(_Frozen):
+    """Thresholds that a candidate must pass before anyone sees it. Shares, not per cent."""
+
+    min_efficacy: float = Field(default=0.95, ge=0, le=1)
+    min_paraphrase: float = Field(default=0.70, ge=0, le=1)
+    max_locality_drop: float = Field(default=0.02, ge=0, le=1)
+    max_perplexity_rise: float = Field(default=0.02, ge=0)
+    max_drift_nats: float = Field(default=0.10, ge=0)
+    max_rounds: int = Field(default=3, ge=1, le=10)
+
+
+class Localization(_Frozen):
+    """How the golden layer is found; every field is part of its cache key."""
+
+    method: str = "lga"
+    proxy_facts: str | None = None  # a Parquet, CSV or JSON Lines file; default: the built-in pool
+    sample: int = Field(default=30, ge=4)
+    seed: int = 0
+    layer: int | None = None  # a layer fixed by hand: no localization at all
+
+
+class Editing(_Frozen):
+    """Everything that may change a published weight, but for the layer and the covariance."""
+
+    solver: Literal["memit", "emmet", "alphaedit"] = "memit"
+    covariance_weight: float | Literal["auto"] = "auto"  # background keys per fact (MEMIT's lambda)
+    norm_cap: float | Literal["auto"] = "auto"  # |z - h| at most this share of |h|
+    contexts: int = Field(default=5, ge=0)  # generated prefixes per fact besides the plain prompt
+    context_tokens: int = Field(default=10, ge=1)
+    steps: int = Field(default=25, ge=1)
+    learning_rate: float = Field(default=0.5, gt=0)
+    kl_weight: float = Field(default=0.0625, ge=0)
+    norm_weight: float = Field(default=0.5, ge=0)
+    stop_loss: float = Field(default=0.05, gt=0)  # nats; a fact below it leaves the batch
+    repair_rounds: int = Field(default=1, ge=0)
+    seed: int = 0
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.model_dump())
+
+
+class Corpus(_Frozen):
+    """Background text: `self` (sampled from the base), a Parquet/text file, or a hub data set id."""
+
+    source: str = "self"
+    column: str = "text"
+    tokens: int = Field(default=60_000, ge=1_000)
+    length: int = Field(default=128, ge=16)
+    seed: int = 0
+
+
+class Defaults(_Frozen):
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    gates: Gates = Gates()
+    localization: Localization = Localization()
+    editing: Editing = Editing()
+    covariance: Corpus = Corpus()
+    drift: Corpus = Corpus(tokens=4_096, seed=1)
+
+
+class ModelEntry(_Frozen):
+    """One model of the fleet. A section here overrides the defaults' section field by field."""
+
+    name: str
+    source: str
+    tags: tuple[str, ...] = ()
+    gates: dict[str, Any] = {}
+    localization: dict[str, Any] = {}
+    editing: dict[str, Any] = {}
+    covariance: dict[str, Any] = {}
+    drift: dict[str, Any] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_path_part(cls, name: str) -> str:
+        if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+            raise ValueError("may hold letters, digits, '-', '_' and '.', and not start with '.'")
+        return name
+
+
+class Fleet(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CORRIGENDA_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    store: Location
+    queue: Location
+    defaults: Defaults = Defaults()
+    models: tuple[ModelEntry, ...] = ()
+    root: Path = Field(default=Path("."), exclude=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _check(self) -> Fleet:
+        names = [entry.name for entry in self.models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"models named more than once: {', '.join(twice)}")
+        for entry in self.models:
+            self.settings_of(entry)
+        return self
+
+    def model(self, name: str) -> ModelEntry:
+        """The entry of that name. Raises NotFoundError, which lists what there is."""
+        for entry in self.models:
+            if entry.name == name:
+                return entry
+        raise NotFoundError(
+            "no such model in the fleet",
+            remedy="Name one of the models listed, or add a [[models]] section to fleet.toml",
+            model=name,
+            models=[entry.name for entry in self.models],
+        )
+
+    def settings_of(self, entry: ModelEntry) -> Defaults:
+        """The defaults with the model's own sections laid over them."""
+        own = {
+            section: getattr(self.defaults, section).model_dump() | getattr(entry, section)
+            for section in ("gates", "localization", "editing", "covariance", "drift")
+        }
+        return Defaults(device=self.defaults.device, dtype=self.defaults.dtype, **own)
+
+    def matching(self, selector: str) -> list[str]:
+        """Names of the models that a correction's `model` column means: a name, glob or tag."""
+        return [e.name for e in self.models if selects(selector, e.name, e.tags)]
+
+
+def selects(selector: str, name: str, tags: Iterable[str]) -> bool:
+    """Whether `selector` (a name, a glob, or `tag:NAME`) means the model `name`."""
+    if selector.startswith("tag:"):
+        return selector.removeprefix("tag:") in tags
+    return fnmatchcase(name, selector)
+
+
+def load_fleet(path: Path) -> Fleet:
+    """Read a configuration. Relative directories are taken from the file's own folder.
+
+    Raises ConfigError with all faults at once.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            "there is no configuration",
+            remedy="Run inside a workspace, pass --config, or make one with `corrigenda demo`",
+            path=str(path),
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as fault:
+        raise ConfigError(
+            "the configuration cannot be read", remedy=str(fault), path=str(path)
+        ) from None
+    try:
+        return Fleet(**raw, root=path.resolve().parent)
+    except ValidationError as faults:
+        listed = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in faults.errors()
+        )
+        raise ConfigError(
+            "the configuration is wrong", remedy=f"Mend: {listed}", path=str(path)
+        ) from None

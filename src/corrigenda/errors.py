@@ -1,0 +1,107 @@
+"""The error tree: what went wrong, with which values, and what to do about it.
+
+One root, grouped by what a handler does with it. The command line turns `exit_code` into the process's
+exit status, the orchestrator asks `retryable` and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class CorrigendaError(Exception):
+    """Root of all errors that corrigenda raises on purpose.
+
+    what     one clause, lower case, no full stop: what is wrong
+    remedy   one sentence: what to do
+    facts    the values that matter, shown in parentheses and kept as a dict
+    """
+
+    exit_code = 1
+    retryable = False
+
+    def __init__(self, what: str, *, remedy: str, **facts: object) -> None:
+        self.what, self.remedy, self.facts = what, remedy, facts
+        super().__init__(what, remedy)
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{key}={value!r}" for key, value in self.facts.items())
+        return f"{self.what} ({shown}). {self.remedy}" if shown else f"{self.what}. {self.remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel between the orchestrator's processes: pickling keeps every fact."""
+        return _rebuild, (type(self), self.what, self.remedy, self.facts)
+
+
+def _rebuild(
+    kind: type[CorrigendaError], what: str, remedy: str, facts: dict[str, object]
+) -> CorrigendaError:
+    return kind(what, remedy=remedy, **facts)
+
+
+class UsageError(CorrigendaError):
+    """The caller asked for something that cannot be: a bad argument, setting, or input file."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """`fleet.toml` or an environment variable is wrong; all faults are reported at once."""
+
+
+class CorrectionsError(UsageError):
+    """An input file cannot be read as corrections at all."""
+
+
+class NotFoundError(CorrigendaError):
+    """A model, release, ref, correction or file that was named does not exist."""
+
+    exit_code = 3
+
+
+class LostRaceError(CorrigendaError):
+    """Another writer was first. Nothing of ours is visible; start again from the new head."""
+
+    exit_code = 4
+
+
+class GateError(CorrigendaError):
+    """No candidate passed the gates: nothing was published, the old release stands."""
+
+    exit_code = 5
+
+
+class PartialFleetError(CorrigendaError):
+    """Some models of the fleet failed; the others are done."""
+
+    exit_code = 6
+
+
+class SetupError(CorrigendaError):
+    """The surroundings are not as needed: permissions, missing extras, an unusable store."""
+
+    exit_code = 7
+
+
+class StorageError(SetupError):
+    """The object store failed; it did not land. Often transient."""
+
+    retryable = True
+
+
+class UnknownOutcomeError(StorageError):
+    """It is not known whether a write landed. Nothing may be cleaned up after this."""
+
+
+class CorruptBlobError(StorageError):
+    """Stored bytes do not match their digest."""
+
+    retryable = False
+
+
+class EditError(CorrigendaError):
+    """The mathematics of an edit cannot be carried out on these inputs."""
+
+
+class UnsupportedModelError(UsageError):
+    """The architecture has no single linear map per layer that could be edited."""

@@ -1,0 +1,107 @@
+"""Frozen values that every layer speaks: corrections, what the editor may see of them, and digests.
+
+Knows nothing of files, stores, models or flows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+Action = Literal["upsert", "retract"]
+
+
+def sha256_hex(body: bytes) -> str:
+    """The name of these bytes in the store: 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """The digest of a JSON-able value in canonical form (sorted keys, no blanks, UTF-8)."""
+    body = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return sha256_hex(body.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A prompt near a correction whose answer must not change."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """All that the editor may see of a correction: paraphrases and neighbours are held out.
+
+    prompt   exactly one `{}`, where the subject goes
+    target   the right completion, without leading blank
+    """
+
+    subject: str
+    prompt: str
+    target: str
+
+    @property
+    def text(self) -> str:
+        """The prompt with its subject, as the model reads it."""
+        return self.prompt.replace("{}", self.subject)
+
+    @property
+    def digest(self) -> str:
+        """Names this request in every cache: the same content is never computed twice."""
+        return digest_of([self.subject, self.prompt, self.target])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """One queued request to mend one fact in one model; a checked row of a queue file."""
+
+    correction_id: str
+    subject: str
+    prompt: str
+    target_new: str
+    asserted_at: datetime
+    action: Action = "upsert"
+    model: str = ""
+    target_old: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    neighborhood: tuple[Neighbour, ...] = ()
+    source: str | None = None
+    reason: str | None = None
+    priority: int = 0
+
+    @property
+    def request(self) -> EditRequest:
+        return EditRequest(self.subject, self.prompt, self.target_new)
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """Every column but the provenance, JSON-able: two rows with equal content are repeats."""
+        row = asdict(self)
+        for column in ("source", "reason", "priority", "model"):
+            row.pop(column)
+        return row | {"asserted_at": self.asserted_at.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyFact:
+    """A fact that localization probes a model with: what it knows, and a counterfactual.
+
+    rephrase, neighbour   optional prompts for edit-shaped scores and trial edits
+    """
+
+    subject: str
+    prompt: str
+    target_true: str
+    target_new: str
+    rephrase: str | None = None
+    neighbour: Neighbour | None = None
+
+    @property
+    def text(self) -> str:
+        return self.prompt.replace("{}", self.subject)

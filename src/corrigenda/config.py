@@ -129,7 +129,7 @@ class Fleet(BaseSettings):
     queue: Location
     defaults: Defaults = Defaults()
     models: tuple[ModelEntry, ...] = ()
-    root: Path = Field(default=Path("."), exclude=True)
+    root: Path = Field(default=Path(), exclude=True)
 
     @classmethod
     def settings_customise_sources(
@@ -199,15 +199,9 @@ def load_fleet(path: Path) -> Fleet:
             path=str(path),
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as fault:
-        raise ConfigError(
-            "the configuration cannot be read", remedy=str(fault), path=str(path)
-        ) from None
+        raise ConfigError("the configuration cannot be read", remedy=str(fault), path=str(path)) from None
     try:
         return Fleet(**raw, root=path.resolve().parent)
     except ValidationError as faults:
-        listed = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in faults.errors()
-        )
-        raise ConfigError(
-            "the configuration is wrong", remedy=f"Mend: {listed}", path=str(path)
-        ) from None
+        listed = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in faults.errors())
+        raise ConfigError("the configuration is wrong", remedy=f"Mend: {listed}", path=str(path)) from None

@@ -1,0 +1,159 @@
+"""Loading a checkpoint directory into a frozen language model that the other layers share.
+
+Knows transformers; nothing of stores, facts or edits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from corrigenda.errors import NotFoundError, SetupError, UnsupportedModelError
+from corrigenda.models.families import Family, family_of
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """A causal language model with frozen weights, its tokenizer and its family.
+
+    network     a transformers causal LM in eval mode, no parameter asks for gradients
+    tokenizer   its fast tokenizer (character offsets are needed to find subjects)
+    """
+
+    network: Any
+    tokenizer: Any
+    family: Family
+    device: torch.device
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        found = self.network.get_submodule(self.family.layers)
+        assert isinstance(found, nn.ModuleList)
+        return found
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    def projection(self, layer: int) -> nn.Module:
+        """The MLP output projection of `layer`: input (…, d_in) = key, output (…, d_out)."""
+        return self.layers[layer].get_submodule(self.family.projection)
+
+    def weight(self, layer: int) -> Tensor:
+        """The editable weight as stored: (d_out, d_in), or (d_in, d_out) if `stored_transposed`."""
+        return self.projection(layer).get_parameter("weight")
+
+    def weight_name(self, layer: int) -> str:
+        return self.family.weight_name(layer)
+
+    @property
+    def editable(self) -> list[str]:
+        """Names of all tensors that an edit may replace, one per layer."""
+        return [self.weight_name(layer) for layer in range(self.n_layers)]
+
+    @property
+    def body(self) -> Any:
+        """The network without its output embedding; returns hidden states after the final norm."""
+        return self.network.base_model
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (…, vocabulary) in float32 of hidden states (…, d) that passed the final norm."""
+        raw: Tensor = self.network.get_output_embeddings()(hidden)
+        cap = getattr(self.network.config, "final_logit_softcapping", None)
+        return (raw if cap is None else cap * torch.tanh(raw / cap)).float()
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """The final norm, for hidden states that left the last layer."""
+        out: Tensor = self.network.get_submodule(self.family.final_norm)(hidden)
+        return out
+
+    @contextmanager
+    def trial(self, layer: int, delta: Tensor) -> Iterator[None]:
+        """Add `delta` (d_out, d_in) to the weight of `layer` for the length of the block.
+
+        The very bits come back afterwards, even when the block raises.
+        """
+        weight = self.weight(layer)
+        saved = weight.detach().clone()
+        step = delta.T if self.family.stored_transposed else delta
+        try:
+            with torch.no_grad():
+                weight.copy_(saved.double() + step.to(saved.device))
+            yield
+        finally:
+            with torch.no_grad():
+                weight.copy_(saved)  # copy, not subtract: floating point does not add back
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` is the first CUDA device if there is one, else the CPU."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SetupError("there is no CUDA device here", remedy="Set `device` to auto or cpu", device=wanted)
+    return device
+
+
+def load(directory: Path, device: str = "auto", dtype: str = "auto") -> LanguageModel:
+    """Load a Hugging Face directory. On a CPU the arithmetic is float32, whatever the files hold.
+
+    Raises NotFoundError, UnsupportedModelError, SetupError.
+    """
+    family = family_of(_model_type(directory))
+    place = pick_device(device)
+    precision: Any = torch.float32 if place.type == "cpu" and dtype == "auto" else dtype
+    try:
+        with quiet_transformers():
+            network = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=precision, local_files_only=True, attn_implementation="eager"
+            )
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as fault:
+        first = str(fault).strip().splitlines()[0]
+        raise SetupError("the checkpoint cannot be loaded", remedy=first, directory=str(directory)) from fault
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(
+            "the tokenizer gives no character offsets",
+            remedy="Save the model with a fast tokenizer (tokenizer.json)",
+            directory=str(directory),
+        )
+    tokenizer.padding_side = "right"
+    network.eval().requires_grad_(False)
+    return LanguageModel(network.to(place), tokenizer, family, place)
+
+
+def _model_type(directory: Path) -> str:
+    path = directory / "config.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type"))
+    except FileNotFoundError:
+        raise NotFoundError(
+            "this is no Hugging Face checkpoint",
+            remedy="Give a directory that holds config.json, *.safetensors and tokenizer.json",
+            directory=str(directory),
+        ) from None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice from transformers while loading."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

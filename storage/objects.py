@@ -1,0 +1,154 @@
+"""The one interface to where bytes lie: a directory or a bucket, under the same keys.
+
+All that corrigenda stores is immutable but for refs, leases and cache indexes; those are changed by
+`replace`, which needs the version that was read. Knows nothing of what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from corrigenda.config import Location
+from corrigenda.errors import CorrigendaError, SetupError, UsageError
+
+CHUNK = 1 << 20  # bytes; what a stream yields at most
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing says of one object.
+
+    version   a hint whether the object changed; `replace` wants the one that `get` or a write gave
+    modified  time of the last write, UTC
+    """
+
+    key: str
+    size: int
+    version: str
+    modified: datetime
+
+
+class ObjectStore(Protocol):
+    """Get, ranged get, create-if-absent, compare-and-swap, list, copy.
+
+    Every method raises StorageError when the store fails, and SetupError when it cannot be used at all.
+    A write whose answer was lost raises UnknownOutcomeError: it may have landed.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where this is, for people and for error messages; never with a secret."""
+        ...
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        """Body and version. Raises NotFoundError."""
+        ...
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes `start` (inclusive) to `stop` (exclusive), fewer at the end. Raises NotFoundError."""
+        ...
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """What is known of one object without reading it; None when there is none."""
+        ...
+
+    def create(self, key: str, body: bytes) -> str | None:
+        """Write unless the key exists; the new version, or None when something was there already.
+
+        None does not prove that somebody else was first: a repeated request whose first answer was
+        lost also finds the key taken. Who needs to know looks at what is there.
+        """
+        ...
+
+    def create_from_file(self, key: str, path: Path) -> str | None:
+        """`create` with a file's bytes, streamed; in parts when it is large."""
+        ...
+
+    def replace(self, key: str, body: bytes, *, version: str) -> str | None:
+        """Write only over that version; the new version, or None when the race was lost."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects whose keys begin with `prefix`, by key."""
+        ...
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy inside the store, overwriting; no byte passes through here. Raises NotFoundError."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove one object; removing what is not there is no error."""
+        ...
+
+
+def open_store(location: Location, *, root: Path, create: bool = False) -> ObjectStore:
+    """The store at `location`; a relative directory is taken from `root`.
+
+    create   whether a missing directory is made. A bucket is never made.
+
+    Raises SetupError when there is no such directory or the bucket cannot be reached, UsageError when
+    the address has a scheme other than none, `file` or `s3`.
+    """
+    parts = urlsplit(location.url)
+    if parts.scheme == "s3":
+        from corrigenda.storage.s3 import S3Store
+
+        return S3Store.connect(location)
+    if parts.scheme in ("", "file"):
+        from corrigenda.storage.local import LocalStore
+
+        path = parts.path if parts.scheme else location.url
+        return LocalStore.open(root / Path(path).expanduser(), create=create)
+    raise UsageError(
+        "a store of this kind is not known",
+        remedy="Use a directory or s3://bucket/prefix",
+        url=location.url,
+    )
+
+
+def checked_key(key: str) -> str:
+    """`key` itself, when each of its parts is a plain name. Raises UsageError otherwise."""
+    parts = key.split("/")
+    if "\0" in key or any(part in ("", ".", "..") for part in parts):
+        raise UsageError("this is no key of a store", remedy="Use plain names joined by '/'", key=key)
+    return key
+
+
+def require_conditional_writes(store: ObjectStore) -> None:
+    """Prove on a scratch key that the store refuses what must be refused.
+
+    A store that overwrites where it was told not to would let two publishers both believe that they
+    won. Raises SetupError, which names the defect.
+    """
+    key = f"probes/{secrets.token_hex(8)}"
+    try:
+        defect = _defect(store, key)
+    finally:
+        with suppress(CorrigendaError):
+            store.delete(key)
+    if defect:
+        raise SetupError(
+            f"the store ignores conditional writes: {defect}",
+            remedy="Use a store that honours If-None-Match and If-Match (AWS S3, SeaweedFS, MinIO, R2)",
+            url=store.url,
+        )
+
+
+def _defect(store: ObjectStore, key: str) -> str | None:
+    first = store.create(key, b"first")
+    if first is None:
+        return "If-None-Match refused a key that does not exist"
+    if store.create(key, b"second") is not None or store.get(key)[0] != b"first":
+        return "a second create with If-None-Match overwrote the first"
+    if store.replace(key, b"third", version=first) is None:
+        return "If-Match refused the version that is there"
+    if store.replace(key, b"fourth", version=first) is not None or store.get(key)[0] != b"third":
+        return "a write with a stale If-Match was accepted"
+    return None

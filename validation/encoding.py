@@ -1,6 +1,7 @@
 """How a prompt and its continuation become tokens when a model is scored.
 
-The prompt is tokenised by itself, with the special tokens that the tokenizer adds by default. The
+The prompt is tokenised by itself, with the special tokens that the tokenizer adds by default, and without
+blanks at its end, as the editor reads it. The
 continuation is tokenised as a blank plus the text, without special tokens, and appended, which is how
 CounterFact's evaluator does it. Tokenizers that put a blank before every text themselves (SentencePiece's
 dummy prefix) get the bare text, else the blank would stand there twice.
@@ -19,7 +20,7 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[Tokens]:
     if not prompts:
         return []
     end = tokenizer.eos_token_id
-    rows = tokenizer(list(prompts), add_special_tokens=True)["input_ids"]
+    rows = tokenizer([prompt.rstrip() for prompt in prompts], add_special_tokens=True)["input_ids"]
     return [tuple(row[:-1] if len(row) > 1 and row[-1] == end else row) for row in rows]
 
 

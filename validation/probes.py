@@ -19,6 +19,7 @@ from corrigenda.errors import CorrectionsError
 from corrigenda.facts import Correction, Neighbour, ProxyFact, digest_of
 
 Kind = Literal["rewrite", "paraphrase", "locality", "fixed"]
+RIVALLED = ("rewrite", "paraphrase")  # without an old answer, what the base says is the rival
 DRAWN_NEIGHBOURS = 5
 
 
@@ -45,7 +46,7 @@ class Probe:
     @property
     def question(self) -> str:
         """Names all that a model's scores of this probe depend on, besides the model."""
-        return digest_of([self.prompt, self.expected, self.other])
+        return digest_of([self.prompt, self.expected, self.other, self.kind in RIVALLED])
 
 
 def make_probe(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from corrigenda.validation.encoding import Tokens, decode, encode_continuations, encode_prompts
 from corrigenda.validation.probes import Probe
+from corrigenda.validation.tables import SCORES
 
 if TYPE_CHECKING:
     from corrigenda.models.loading import LanguageModel
@@ -29,28 +30,6 @@ SCORING_VERSION = 1  # part of the key of every cached score
 LOGITS_AT_ONCE = 2**25  # floats; 128 MiB
 
 Progress = Callable[[int], None]  # is told how many more prompts are done
-
-SCORES = pa.schema(
-    [
-        pa.field("probe_id", pa.string(), nullable=False),
-        pa.field("logp_expected", pa.float64(), nullable=False),
-        pa.field("logp_other", pa.float64()),
-        pa.field("tokens", pa.int32(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("says", pa.string(), nullable=False),
-        pa.field("begins", pa.bool_(), nullable=False),
-        pa.field("top", pa.string(), nullable=False),
-    ],
-    metadata={
-        "logp_expected": "nats, mean over the tokens of the expected continuation",
-        "logp_other": "the same of the competing continuation; null where there is none",
-        "tokens": "of the expected continuation",
-        "rank": "of the first expected token among all tokens; 1 is what the model says",
-        "says": "greedy continuation, as many tokens long as the expected one",
-        "begins": "greedy decoding begins with the expected continuation",
-        "top": "the likeliest next token",
-    },
-)
 
 
 @dataclass(slots=True)
@@ -69,6 +48,9 @@ class _Continuation:
             if said != wanted:
                 return self.argmax[: position + 1]
         return self.argmax
+
+
+_Placed = tuple[int, _Continuation]  # and the row of the prompt that it follows
 
 
 @dataclass(slots=True)
@@ -186,9 +168,7 @@ def _groups(
         start = stop
 
 
-def _read_rest(
-    network: Any, device: torch.device, cache: Any, group: list[tuple[int, _Continuation]]
-) -> None:
+def _read_rest(network: Any, device: torch.device, cache: Any, group: list[_Placed]) -> None:
     """Read all but the last token of each continuation behind its prompt; judge all but the first."""
     width = len(group[-1][1].tokens) - 1
     padded = torch.zeros((len(group), width + 1), dtype=torch.long)

@@ -10,7 +10,8 @@ import torch
 
 from corrigenda.validation.encoding import decode, encode_continuations, encode_prompts
 from corrigenda.validation.probes import make_probe, probes_of
-from corrigenda.validation.scoring import SCORES, reference_score, score
+from corrigenda.validation.scoring import reference_score, score
+from corrigenda.validation.tables import SCORES
 
 
 @pytest.fixture(scope="module")

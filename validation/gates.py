@@ -1,0 +1,138 @@
+"""Gates: whether a candidate may become visible, and which corrections stand in its way.
+
+All figures are SQL over the rows (queries/*.sql); this module binds the parameters. It knows thresholds and
+rows; nothing of models, stores, or how a candidate is mended.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from corrigenda.config import Gates
+from corrigenda.validation.queries import sql
+
+DAMAGE: tuple[str, ...] = ("locality_drop", "perplexity_rise", "drift_nats")
+SUCCESS: tuple[str, ...] = ("efficacy", "paraphrase")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One threshold and the candidate's figure; None when there was nothing to measure."""
+
+    gate: str
+    figure: float | None
+    threshold: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What validation says of a candidate.
+
+    figures   the summary of its run, as queries/summary.sql defines each
+    """
+
+    gates: tuple[Gate, ...]
+    figures: dict[str, float | None]
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    @property
+    def short(self) -> tuple[Gate, ...]:
+        """The gates that were not passed."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
+    def as_json(self) -> dict[str, Any]:
+        """For manifests and reports; what is not a finite number becomes null."""
+        gates = [asdict(gate) | {"figure": _finite(gate.figure)} for gate in self.gates]
+        figures = {name: _finite(value) for name, value in self.figures.items()}
+        return {"passed": self.passed, "gates": gates, "figures": figures}
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """A correction that causes a shortfall, and the evidence.
+
+    blame    failed or broken probes that are laid to it; for drift, nats a token lost near it
+    enough   it belongs to the shortest list, from the worst down, that accounts for the shortfall
+    prompt   its worst probe, and what the candidate says to it
+    """
+
+    correction_id: str
+    gate: str
+    blame: float
+    enough: bool
+    prompt: str
+    says: str
+
+    @property
+    def reason(self) -> str:
+        """One line for the ledger."""
+        return f"{self.gate}: {_BLAMED[self.gate].format(self.blame)}, e.g. {self.prompt!r} -> {self.says!r}"
+
+
+_BLAMED = {
+    "efficacy": "the model does not say the target",
+    "paraphrase": "{:g} paraphrases fail",
+    "locality_drop": "{:g} answers near it or taken over by its target broke",
+    "perplexity_rise": "{:.3g} nats a token lost near it",
+    "drift_nats": "{:.3g} nats a token lost near it",
+}
+
+
+def verdict(rows: pa.Table, gates: Gates) -> Verdict:
+    """The candidate's figures against the thresholds; `rows` are those of one run (ROWS)."""
+    with duckdb.connect() as connection:
+        connection.register("rows", rows)
+        figures = connection.sql(sql("summary"), params={"run_id": _run_of(rows)}).to_arrow_table()
+        connection.register("figures", figures)
+        held = connection.sql(sql("gates"), params=_thresholds(gates)).to_arrow_table()
+        return Verdict(tuple(Gate(**row) for row in held.to_pylist()), figures.to_pylist()[0])
+
+
+def culprits(rows: pa.Table, gates: Gates) -> tuple[Culprit, ...]:
+    """Corrections that cause the shortfalls, worst first, gate by gate; empty when every gate is passed.
+
+    Damage comes first: while locality or drift is short, what fails to be said is not looked at, for it
+    may well come right once the damage is gone. Fixed probes are laid to nobody: they name no correction.
+    """
+    short = {gate.gate: gate for gate in verdict(rows, gates).short}
+    damage = [name for name in DAMAGE if name in short]
+    found: list[Culprit] = []
+    with duckdb.connect() as connection:
+        connection.register("rows", rows)
+        for name in damage or [name for name in SUCCESS if name in short]:
+            found += _culprits_of(connection, short[name], _run_of(rows))
+    return tuple(found)
+
+
+def _culprits_of(connection: duckdb.DuckDBPyConnection, gate: Gate, run_id: str) -> list[Culprit]:
+    facts: dict[str, Any] = {"run_id": run_id}
+    if gate.gate in SUCCESS:
+        query, kind = "culprits_success", "rewrite" if gate.gate == "efficacy" else "paraphrase"
+        facts |= {"kind": kind, "threshold": gate.threshold}
+    elif gate.gate == "locality_drop":
+        query, facts = "culprits_locality", facts | {"threshold": gate.threshold}
+    else:
+        query = "culprits_drift"
+    rows = connection.sql(sql(query), params=facts).to_arrow_table().to_pylist()
+    return [Culprit(gate=gate.gate, **row) for row in rows]
+
+
+def _thresholds(gates: Gates) -> dict[str, float]:
+    return {name: value for name, value in gates.model_dump().items() if name != "max_rounds"}
+
+
+def _run_of(rows: pa.Table) -> str:
+    return str(rows["run_id"][0].as_py()) if rows.num_rows else ""
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

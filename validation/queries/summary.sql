@@ -1,0 +1,60 @@
+-- The figures of one run. Shares, not per cent; null where there is nothing to measure.
+-- efficacy, paraphrase, locality: shares of probes that pass.
+-- es, ps, ns: CounterFact's scores, where the expected continuation must be likelier than its rival,
+--   averaged over the probes of a correction and then over corrections.
+-- perplexity: over all predicted tokens of the drift text. drift_nats: KL(base || candidate) per token.
+with judged as (
+    select
+        *,
+        coalesce(logp_expected_before > logp_other_before, pass_before) as likelier_before,
+        coalesce(logp_expected_after > logp_other_after, pass_after) as likelier_after
+    from rows
+    where run_id = $run_id
+),
+by_correction as (
+    select
+        kind,
+        correction_id,
+        avg(likelier_before::integer) as before,
+        avg(likelier_after::integer) as after
+    from judged
+    where kind in ('rewrite', 'paraphrase', 'locality')
+    group by all
+),
+counterfact as (
+    select
+        avg(before) filter (kind = 'rewrite') as es_before,
+        avg(after) filter (kind = 'rewrite') as es,
+        avg(before) filter (kind = 'paraphrase') as ps_before,
+        avg(after) filter (kind = 'paraphrase') as ps,
+        avg(before) filter (kind = 'locality') as ns_before,
+        avg(after) filter (kind = 'locality') as ns
+    from by_correction
+),
+shares as (
+    select
+        count(distinct correction_id) filter (kind = 'rewrite') as corrections,
+        count(*) filter (kind <> 'drift') as probes,
+        avg(pass_before::integer) filter (kind = 'rewrite') as efficacy_before,
+        avg(pass_after::integer) filter (kind = 'rewrite') as efficacy,
+        avg(pass_before::integer) filter (kind = 'paraphrase') as paraphrase_before,
+        avg(pass_after::integer) filter (kind = 'paraphrase') as paraphrase,
+        avg(pass_before::integer) filter (kind = 'locality') as locality_before,
+        avg(pass_after::integer) filter (kind = 'locality') as locality,
+        avg((says_before = says_after)::integer) filter (kind = 'locality') as unchanged,
+        avg(pass_before::integer) filter (kind = 'fixed') as fixed_before,
+        avg(pass_after::integer) filter (kind = 'fixed') as fixed,
+        exp(-sum(logp_expected_before * tokens) filter (kind = 'drift')
+            / sum(tokens) filter (kind = 'drift')) as perplexity_before,
+        exp(-sum(logp_expected_after * tokens) filter (kind = 'drift')
+            / sum(tokens) filter (kind = 'drift')) as perplexity,
+        sum(kl * tokens) filter (kind = 'drift') / sum(tokens) filter (kind = 'drift') as drift_nats
+    from judged
+)
+select
+    shares.*,
+    locality_before - locality as locality_drop,
+    fixed_before - fixed as fixed_drop,
+    perplexity / perplexity_before - 1 as perplexity_rise,
+    counterfact.*
+from shares, counterfact

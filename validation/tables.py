@@ -1,0 +1,81 @@
+"""The tables of validation, each schema written once: scores of one model, drift of two, rows of a run.
+
+Reading, writing, the documentation table and test data come from these objects; `doc` says what is meant.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _field(name: str, kind: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"doc": doc})
+
+
+def _maybe(name: str, kind: pa.DataType, doc: str) -> pa.Field:
+    return _field(name, kind, doc, nullable=True)
+
+
+PROBES = pa.schema(
+    [
+        _field("probe_id", pa.string(), "digest of the probe's content: equal in all releases"),
+        _field("correction_id", pa.string(), "the correction that is tested; empty for fixed probes"),
+        _field("kind", pa.string(), "rewrite, paraphrase, locality or fixed"),
+        _field("prompt", pa.string(), "as the model reads it"),
+        _field("expected", pa.string(), "the right continuation"),
+        _maybe("other", pa.string(), "the continuation it competes with"),
+        _field("subject", pa.string(), "of the correction"),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        _field("probe_id", pa.string(), "the probe"),
+        _field("logp_expected", pa.float64(), "nats, mean over the tokens of the expected continuation"),
+        _maybe("logp_other", pa.float64(), "the same of the competing continuation"),
+        _field("tokens", pa.int32(), "of the expected continuation"),
+        _field("rank", pa.int32(), "of the first expected token; 1 is what the model says"),
+        _field("says", pa.string(), "greedy continuation, as many tokens long as the expected one"),
+        _field("begins", pa.bool_(), "greedy decoding begins with the expected continuation"),
+        _field("top", pa.string(), "the likeliest next token"),
+    ]
+)
+
+DRIFT = pa.schema(
+    [
+        _field("probe_id", pa.string(), "digest of the token sequence"),
+        _field("prompt", pa.string(), "the beginning of its text"),
+        _field("tokens", pa.int32(), "predicted tokens: the sequence's length less one"),
+        _field("logp_before", pa.float64(), "nats, mean over the predicted tokens, under the base"),
+        _field("logp_after", pa.float64(), "the same under the candidate"),
+        _field("kl", pa.float64(), "nats, KL(base || candidate) of the next token, mean over positions"),
+    ]
+)
+
+ROWS = pa.schema(
+    [
+        _field("run_id", pa.string(), "the run that scored it"),
+        _maybe("release", pa.int32(), "the release it belongs to; null when none was published"),
+        _field("model", pa.string(), "the model's name in the fleet"),
+        _field("scored_at", pa.timestamp("us", tz="UTC"), "when the run scored"),
+        _field("correction_id", pa.string(), "the correction that is tested; empty for fixed and drift"),
+        _field("probe_id", pa.string(), "digest of the probe's content: equal in all releases"),
+        _field("kind", pa.string(), "rewrite, paraphrase, locality, fixed or drift"),
+        _field("subject", pa.string(), "of the correction"),
+        _field("prompt", pa.string(), "as the model reads it; for drift the beginning of the text"),
+        _field("expected", pa.string(), "the right continuation"),
+        _maybe("other", pa.string(), "the continuation it competes with"),
+        _field("tokens", pa.int32(), "of the expected continuation; for drift, predicted tokens"),
+        _field("logp_expected_before", pa.float64(), "nats, mean per token, under the base"),
+        _field("logp_expected_after", pa.float64(), "nats, mean per token, under the candidate"),
+        _maybe("logp_other_before", pa.float64(), "nats, mean per token, under the base"),
+        _maybe("logp_other_after", pa.float64(), "nats, mean per token, under the candidate"),
+        _maybe("rank_before", pa.int32(), "of the first expected token under the base, from 1"),
+        _maybe("rank_after", pa.int32(), "the same under the candidate"),
+        _maybe("says_before", pa.string(), "greedy continuation of the base, as long as expected"),
+        _maybe("says_after", pa.string(), "the same of the candidate"),
+        _maybe("pass_before", pa.bool_(), "the verdict on the base; null for drift"),
+        _maybe("pass_after", pa.bool_(), "the verdict on the candidate; null for drift"),
+        _maybe("kl", pa.float64(), "nats per token, KL(base || candidate); drift only"),
+    ]
+)

@@ -47,14 +47,23 @@ class Gates(_Frozen):
     max_rounds: int = Field(default=3, ge=1, le=10)
 
 
+Localizer = Literal[
+    "lga", "lga-unfenced", "edit-shaped", "two-stage", "causal-tracing", "salem", "middle", "random"
+]
+
+
 class Localization(_Frozen):
     """How the golden layer is found; every field is part of its cache key."""
 
-    method: str = "lga"
+    method: Localizer = "lga"
     proxy_facts: str | None = None  # a Parquet, CSV or JSON Lines file; default: the built-in pool
     sample: int = Field(default=30, ge=4)
     seed: int = 0
-    layer: int | None = None  # a layer fixed by hand: no localization at all
+    layer: int | None = Field(default=None, ge=0)  # a layer fixed by hand: no localization at all
+    loss: Literal["full", "answer"] = "full"  # lga: the tokens whose cross-entropy counts
+    old: Literal["dataset", "model_pred"] = "dataset"  # lga: where the old answer comes from
+    matrices: Literal["all", "projection"] = "all"  # lga: of a layer's MLP
+    trials: int = Field(default=5, ge=1)  # two-stage: trial edits, one layer each
 
 
 class Editing(_Frozen):

@@ -93,7 +93,10 @@ def from_bytes(body: bytes) -> Release:
         for name in ("ledger", "consumed"):
             plain[name] = BlobRef.from_json(plain[name]) if plain.get(name) else None
         _check_distinct(plain["files"])
-        return Release(**plain)
+        release = Release(**plain)
+        if to_bytes(release) != body:
+            raise ValueError("it is not in canonical form")
+        return release
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
         raise CorruptBlobError(
             f"this manifest is not acceptable: {fault}",

@@ -1,0 +1,154 @@
+"""`corrigenda pull` and `corrigenda rollback`: releases to serving hosts, and back again.
+
+Works with the base install: neither torch nor an orchestrator is imported.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from corrigenda.storage.objects import ObjectStore
+    from corrigenda.storage.pull import Pulled
+
+DEST = Annotated[Path, typer.Argument(help="The directory to make or to update.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("pull")(pull)
+    app.command("rollback")(rollback)
+
+
+def pull(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL[@REF]", help="REF: latest (default), canary, or a number. 0 is the base."
+        ),
+    ],
+    dest: DEST,
+    store: Annotated[
+        str | None, typer.Option(help="A directory or s3://bucket/prefix, instead of fleet.toml's store.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of blobs that several destinations share by hard links.", envvar="CORRIGENDA_BLOBS"
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only verify DEST against its manifest; needs no network.")
+    ] = False,
+    config: CONFIG = DEFAULT_CONFIG,
+    json: JSON = False,
+) -> None:
+    """Make DEST a release: verified, resumable, only what is missing, switched in one step.
+
+    DEST becomes a link to a finished Hugging Face directory; anything that loads such directories loads it.
+
+    Examples:
+      corrigenda pull smollm2-135m ./model
+      corrigenda pull smollm2-135m@3 ./model --store s3://models/fleet
+      corrigenda pull smollm2-135m ./model --check
+    """
+    if check:
+        _check(target, dest, json)
+        return
+    from corrigenda.storage.pull import parse_target
+    from corrigenda.storage.pull import pull as pull_release
+
+    model, ref = parse_target(target)
+    opened = _store(store, config)
+    with _bar() as bar:
+        task = bar.add_task(f"pulling {target}", total=None)
+        done = pull_release(
+            opened, model, ref, dest, cache, progress=lambda size: bar.update(task, advance=size)
+        )
+    _say_pulled(done, json)
+
+
+def rollback(
+    model: Annotated[str, typer.Argument(help="A model's name.")],
+    to: Annotated[int, typer.Option("--to", help="The release that `latest` shall point to.")],
+    reason: Annotated[str, typer.Option(help="Kept in the ref's log.")] = "",
+    config: CONFIG = DEFAULT_CONFIG,
+    json: JSON = False,
+) -> None:
+    """Move `latest` back to an older release, at once and recorded.
+
+    Ledger and queue move with it: corrections that later releases took in wait in the queue again, so
+    retract those that you do not want before the next run.
+
+    Example:
+      corrigenda rollback smollm2-135m --to 3 --reason "answers in French"
+    """
+    from corrigenda.storage import publish
+
+    release, seen = publish.rollback(_store(None, config), model, to=to, reason=reason)
+    assert seen.ref is not None
+    if json:
+        said = {"model": model, "release": release.number, "manifest": release.digest}
+        print(jsonlib.dumps(said | {"reason": seen.ref.reason}))
+    else:
+        print(f"{model}: latest is release {release.number} ({seen.ref.reason})")
+
+
+def _store(url: str | None, config: Path) -> ObjectStore:
+    from corrigenda.config import Location, load_fleet
+    from corrigenda.storage.objects import open_store
+
+    if url is not None:
+        return open_store(Location(url=url), root=Path.cwd())
+    fleet = load_fleet(config)
+    return open_store(fleet.store, root=fleet.root)
+
+
+def _check(target: str, dest: Path, json: bool) -> None:
+    from corrigenda.errors import CorruptBlobError
+    from corrigenda.storage.pull import check, parse_target
+
+    checked = check(dest)
+    release, (model, ref) = checked.release, parse_target(target)
+    faults = list(checked.faults)
+    if release.model != model or (ref.isdigit() and int(ref) != release.number):
+        faults.append(f"the directory holds {release.model}@{release.number}")
+    if json:
+        print(jsonlib.dumps({"model": release.model, "release": release.number, "faults": faults}))
+    if faults:
+        raise CorruptBlobError(
+            "the directory is not what its manifest says", remedy="Pull it again", faults=faults[:10]
+        )
+    if not json:
+        print(f"{release.model}@{release.number}: {len(release.files)} files are whole")
+
+
+def _say_pulled(done: Pulled, json: bool) -> None:
+    release = done.release
+    if json:
+        said = {"model": release.model, "release": release.number, "manifest": release.digest}
+        sizes = {
+            "downloaded_bytes": done.downloaded,
+            "reused_bytes": done.reused,
+            "current": done.was_current,
+        }
+        print(jsonlib.dumps(said | {"path": str(done.path)} | sizes))
+        return
+    what = "is up to date" if done.was_current else f"{done.downloaded:,} bytes new, {done.reused:,} reused"
+    print(f"{done.path}: {release.model}@{release.number}, {what}")
+
+
+def _bar() -> AbstractContextManager[Progress]:
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,0 +1,146 @@
+"""A release as a plain Hugging Face directory on a serving host.
+
+`DEST` is a link to a finished directory beside it, so that one rename switches from one release to the
+next: a reader that resolves the link once sees one release only, and the one before stays until the next
+pull. Needs neither torch nor an orchestrator.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from corrigenda.errors import CorruptBlobError, UsageError
+from corrigenda.storage import manifests, refs
+from corrigenda.storage.destination import Place, explained, files_of, locked, read_manifest
+from corrigenda.storage.download import BlobFolder, Progress, download, holds, place, require_space
+from corrigenda.storage.manifests import RESERVED, Release
+from corrigenda.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull did. Sizes in bytes; `reused` was here already and verified again."""
+
+    release: Release
+    path: Path
+    downloaded: int
+    reused: int
+    was_current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What an offline check found: the release that the directory claims to be, and what is wrong."""
+
+    release: Release
+    faults: tuple[str, ...]
+
+
+def parse_target(text: str) -> tuple[str, str]:
+    """`MODEL[@REF]` as model and ref; the ref is `latest` unless it is named.
+
+    >>> parse_target("smollm2-135m@3")
+    ('smollm2-135m', '3')
+    """
+    model, _, ref = text.partition("@")
+    return manifests.check_model(model), ref or "latest"
+
+
+def resolve(store: ObjectStore, model: str, ref: str) -> Release:
+    """The release that `latest`, `canary` or a number stands for, verified.
+
+    Raises NotFoundError, UsageError, CorruptBlobError.
+    """
+    if ref.isascii() and ref.isdigit():
+        return manifests.read(store, model, int(ref))
+    if ref not in refs.NAMES:
+        raise UsageError("this is no ref", remedy="Use latest, canary, or a release's number", ref=ref)
+    pointer = refs.require(store, model, ref)
+    release = manifests.by_digest(store, pointer.manifest)
+    if (release.model, release.number) != (model, pointer.release):
+        raise CorruptBlobError(
+            "the ref points to another model's release",
+            remedy="Run `corrigenda doctor`",
+            model=model,
+            ref=ref,
+        )
+    return release
+
+
+def pull(
+    store: ObjectStore,
+    model: str,
+    ref: str,
+    dest: Path,
+    cache: Path | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Pulled:
+    """Make `dest` the release `ref` of `model`, downloading only what neither it nor the cache has.
+
+    cache   a directory of blobs that several destinations share by hard links; default: beside `dest`
+
+    Safe to kill at any moment and to run again. Raises NotFoundError, UsageError (dest is something of
+    somebody else's), CorruptBlobError (nothing was switched), StorageError (run it again: it goes on).
+    """
+    release = resolve(store, model, ref)
+    place_of = Place.of(dest)
+    with ExitStack() as held, explained(dest):
+        place_of.require_ours()
+        held.enter_context(locked(place_of.side / "lock"))
+        folder = BlobFolder(cache or place_of.side)
+        folder.prepare()
+        if cache:
+            held.enter_context(locked(folder.lock))
+        if place_of.shows(release) and _looks_whole(place_of.dest, release):
+            return Pulled(release, dest, 0, release.size, was_current=True)
+        downloaded = _fill(store, release, folder, place_of, progress)
+        place_of.switch(place_of.assemble(release, folder))
+        place_of.tidy(folder if cache is None else None)
+        return Pulled(release, dest, downloaded, release.size - downloaded)
+
+
+def check(dest: Path) -> Checked:
+    """Hash every file of a pulled directory against its manifest; needs no network.
+
+    Raises NotFoundError when this is no pulled directory, CorruptBlobError when its manifest is damaged.
+    """
+    release = read_manifest(dest)
+    faults = [
+        f"{path}: {_fault(dest / path)}" for path, r in release.files.items() if not holds(dest / path, r)
+    ]
+    expected = {*release.files, f"{RESERVED}/{release.digest}.json"}
+    for path in sorted(dest.rglob("*")):
+        name = path.relative_to(dest).as_posix()
+        if name not in expected and not (path.is_dir() and not path.is_symlink()):
+            faults.append(f"{name}: does not belong to the release")
+    return Checked(release, tuple(faults))
+
+
+def _fill(
+    store: ObjectStore, release: Release, folder: BlobFolder, place_of: Place, progress: Progress | None
+) -> int:
+    """Get every blob of the release into `folder`; returns the bytes downloaded."""
+    lacking = [ref for ref in dict.fromkeys(release.files.values()) if not folder.has(ref)]
+    current = place_of.current()
+    for path, ref in files_of(current).items() if current else ():
+        # The cache may have been emptied since: what the last pull made is as good, when it is whole.
+        if ref in lacking and current and holds(current / path, ref):
+            place(current / path, folder.path(ref))
+            lacking.remove(ref)
+    require_space(folder.root, sum(ref.size for ref in lacking))
+    return download(store, lacking, folder, progress)
+
+
+def _looks_whole(dest: Path, release: Release) -> bool:
+    """Names and sizes only: `check` is there for the rest."""
+    files = ((dest / path, ref) for path, ref in release.files.items())
+    return all(path.is_file() and path.stat().st_size == ref.size for path, ref in files)
+
+
+def _fault(path: Path) -> str:
+    if path.is_symlink():
+        return "is a link"
+    return "its bytes differ from the manifest" if path.is_file() else "is missing"

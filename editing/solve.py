@@ -1,0 +1,142 @@
+"""Closed-form solvers: the one change of one linear map that serves all facts at once.
+
+All solvers take keys K (d_in, n), residuals R (d_out, n) and the key covariance C (d_in, d_in), work in
+float64 and return D (d_out, d_in). Columns may be facts or contexts of facts. No I/O, no settings object,
+no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from corrigenda.errors import EditError
+
+VERSION = 1
+Solver = Literal["memit", "emmet", "alphaedit"]
+
+
+def solve_update(
+    keys: Tensor,
+    residuals: Tensor,
+    covariance: Tensor,
+    weight: float,
+    solver: Solver = "memit",
+) -> Tensor:
+    """The smallest change of one linear map that moves `keys` by `residuals`.
+
+    keys        (d_in, n)      one column per fact or context
+    residuals   (d_out, n)     wanted output minus present output, same columns
+    covariance  (d_in, d_in)   E[k k^T] over background text, not centred
+    weight      > 0            how many background keys each fact is weighed against
+    solver      `memit` (least squares), `emmet` (equality), `alphaedit` (null space of C)
+    returns     (d_out, d_in)  float64; the caller casts
+
+    Raises EditError when shapes disagree or a system is not positive definite.
+    """
+    k, r, c = keys.double(), residuals.double(), covariance.double()
+    _check(k, r, c, weight)
+    if k.shape[1] == 0:
+        return torch.zeros(r.shape[0], k.shape[0], dtype=torch.float64, device=k.device)
+    return _SOLVERS[solver](k, r, c, weight)
+
+
+def _memit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
+    """D = R K^T (weight C + K K^T)^-1 (Meng et al. 2022, MEMIT, eq. 14).
+
+    With fewer columns than dimensions the same matrix comes from an n x n system:
+    D = R (I + K^T (weight C)^-1 K)^-1 K^T (weight C)^-1 (Woodbury).
+    """
+    if k.shape[1] >= k.shape[0]:
+        return reference_memit(k, r, c, weight)
+    back = _left_divide(_cholesky(weight * c, weight), k)  # (weight C)^-1 K
+    inner = torch.eye(k.shape[1], dtype=k.dtype, device=k.device) + k.T @ back
+    return _right_divide(r, _cholesky(inner, weight)) @ back.T
+
+
+def reference_memit(keys: Tensor, residuals: Tensor, covariance: Tensor, weight: float) -> Tensor:
+    """MEMIT's normal equations as printed: the truth for the Woodbury path."""
+    factor = _cholesky(weight * covariance + keys @ keys.T, weight)
+    return _right_divide(residuals @ keys.T, factor)
+
+
+def _emmet(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
+    """D = R (K^T C^-1 K + ridge)^-1 K^T C^-1 (Gupta et al. 2024, EMMET, eq. 8).
+
+    The ridge, 1/weight-free and relative (1e-9 of the mean diagonal), keeps repeated keys solvable.
+    """
+    back = _left_divide(_cholesky(c, weight), k)  # C^-1 K
+    gram = k.T @ back
+    ridge = 1e-9 * float(gram.diagonal().mean())
+    gram = gram + ridge * torch.eye(k.shape[1], dtype=k.dtype, device=k.device)
+    return _right_divide(r, _cholesky(gram, weight)) @ back.T
+
+
+def _alphaedit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
+    """D = R K^T P (K K^T P + I)^-1, P on the small eigenvalues of C (Fang et al. 2025, AlphaEdit, eq. 14).
+
+    P keeps the directions whose share of background energy is below 1/weight of the mean; the system is
+    solved in their basis U, where it is symmetric: D = R A^T (A A^T + I)^-1 U^T with A = U^T K.
+    """
+    values, vectors = torch.linalg.eigh(c)
+    basis = vectors[:, values <= values.mean() / weight]
+    if basis.shape[1] == 0:
+        raise EditError(
+            "the covariance has no null space at this weight",
+            remedy="Lower `covariance_weight`, or use the memit solver",
+            weight=weight,
+        )
+    inside = basis.T @ k
+    normal = inside @ inside.T + torch.eye(basis.shape[1], dtype=k.dtype, device=k.device)
+    return _right_divide(r @ inside.T, _cholesky(normal, weight)) @ basis.T
+
+
+_SOLVERS: dict[Solver, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "memit": _memit,
+    "emmet": _emmet,
+    "alphaedit": _alphaedit,
+}
+
+
+def _left_divide(factor: Tensor, right: Tensor) -> Tensor:
+    """A^-1 `right` for a symmetric A given by its Cholesky factor."""
+    solved: Tensor = torch.cholesky_solve(right, factor)
+    return solved
+
+
+def _right_divide(left: Tensor, factor: Tensor) -> Tensor:
+    """`left` A^-1 for a symmetric A given by its Cholesky factor."""
+    return _left_divide(factor, left.T).T
+
+
+def _cholesky(matrix: Tensor, weight: float) -> Tensor:
+    factor: Tensor
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info):
+        raise EditError(
+            "the system of the edit is not positive definite",
+            remedy="Collect more background tokens than d_in, or raise `covariance_weight`",
+            size=matrix.shape[0],
+            weight=weight,
+        )
+    return factor
+
+
+def _check(k: Tensor, r: Tensor, c: Tensor, weight: float) -> None:
+    if k.shape[1] != r.shape[1] or c.shape != (k.shape[0], k.shape[0]) or weight <= 0:
+        raise EditError(
+            "keys, residuals and covariance do not fit together",
+            remedy="Pass K (d_in, n), R (d_out, n), C (d_in, d_in) and a weight above zero",
+            keys=tuple(k.shape),
+            residuals=tuple(r.shape),
+            covariance=tuple(c.shape),
+            weight=weight,
+        )
+    if not all(bool(torch.isfinite(part).all()) for part in (k, r, c)):
+        raise EditError(
+            "keys, residuals or covariance hold values that are not finite",
+            remedy="Look for a fact whose optimisation diverged, or lower the learning rate",
+        )

@@ -97,7 +97,7 @@ def stage(
     replaced   tensor name -> new content, of the base's dtype and shape; empty means the base's own bytes
     parent     the release that `latest` pointed to when this night began
     """
-    files = dict(base.files) | _replaced_shards(store, base, replaced)
+    files = replaced_files(store, base, replaced)
     release = Release(
         model=base.model,
         number=(manifests.numbers(store, base.model) or [-1])[-1] + 1,
@@ -201,10 +201,11 @@ def _shard_of(store: ObjectStore, release: Release, name: str) -> tuple[str, str
     return weight_map[actual], actual
 
 
-def _replaced_shards(
+def replaced_files(
     store: ObjectStore, base: Release, replaced: Mapping[str, RawTensor]
 ) -> dict[str, BlobRef]:
-    out: dict[str, BlobRef] = {}
+    """The base's files with one new shard, stored, for each replaced tensor; publishes nothing."""
+    out = dict(base.files)
     for name, tensor in replaced.items():
         where, actual = _shard_of(store, base, name)
         body = tensors.shard_bytes({actual: tensor})

@@ -85,7 +85,21 @@ def pull(
     Safe to kill at any moment and to run again. Raises NotFoundError, UsageError (dest is something of
     somebody else's), CorruptBlobError (nothing was switched), StorageError (run it again: it goes on).
     """
-    release = resolve(store, model, ref)
+    return materialise(store, resolve(store, model, ref), dest, cache, progress=progress)
+
+
+def materialise(
+    store: ObjectStore,
+    release: Release,
+    dest: Path,
+    cache: Path | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Pulled:
+    """Make `dest` the given release, whether or not a manifest of it is in the store yet.
+
+    A candidate is tested from the very blobs that its consumers would get. Raises as `pull` does.
+    """
     place_of = Place.of(dest)
     with ExitStack() as held, explained(dest):
         place_of.require_ours()

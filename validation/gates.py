@@ -136,3 +136,23 @@ def _run_of(rows: pa.Table) -> str:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def regressions(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> list[dict[str, Any]]:
+    """Corrections of a candidate that passed in an earlier release and fail now.
+
+    connection   from results.connect
+    rows         the candidate's (ROWS); they need not be stored yet
+    """
+    if not rows.num_rows:
+        return []
+    first = rows.slice(0, 1).to_pylist()[0]
+    facts = {name: first[name] for name in ("model", "release")}
+    connection.register("candidate", rows)
+    try:
+        found: list[dict[str, Any]] = (
+            connection.sql(sql("regressions"), params=facts).to_arrow_table().to_pylist()
+        )
+    finally:
+        connection.unregister("candidate")
+    return found

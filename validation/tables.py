@@ -79,3 +79,27 @@ ROWS = pa.schema(
         _maybe("kl", pa.float64(), "nats per token, KL(base || candidate); drift only"),
     ]
 )
+
+VERDICTS = pa.schema(
+    [
+        _field("run_id", pa.string(), "the run that scored it"),
+        _maybe("release", pa.int32(), "the release it belongs to; null when none was published"),
+        _field("model", pa.string(), "the model's name in the fleet"),
+        _field("scored_at", pa.timestamp("us", tz="UTC"), "when the run scored"),
+        _field("gate", pa.string(), "the gate's name"),
+        _maybe("figure", pa.float64(), "the candidate's; null when there was nothing to measure"),
+        _field("threshold", pa.float64(), "what it was held against"),
+        _field("passed", pa.bool_(), "whether the candidate passed this gate"),
+    ]
+)
+
+RELEASES = pa.schema(
+    [
+        _field("model", pa.string(), "the model's name in the fleet"),
+        _field("release", pa.int32(), "its number"),
+        _maybe("run_id", pa.string(), "the run that published it; null for the registered base"),
+        _field("created_at", pa.string(), "ISO 8601, UTC"),
+        _maybe("layer", pa.int32(), "the edited layer; null for the registered base"),
+        _field("manifest", pa.string(), "digest of its manifest"),
+    ]
+)

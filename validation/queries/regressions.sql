@@ -1,29 +1,23 @@
--- Corrections that passed in an earlier release and fail in this run: the same rewrite, then and now.
-with now as (
-    select * from rows
-    where run_id = $run_id and kind = 'rewrite' and not pass_after
-),
-earlier as (
+-- Corrections that passed in an earlier release and fail in the candidate: the same rewrite, then and now.
+with earlier as (
     select
         probe_id,
-        max(release) as last_passed,
-        arg_max(says_after, release) as said
-    from rows
+        max(release) as last_passed
+    from published
     where model = $model
-        and run_id <> $run_id
         and kind = 'rewrite'
         and pass_after
-        and release is not null
         and ($release::integer is null or release < $release)
     group by probe_id
 )
 select
-    now.correction_id,
-    now.subject,
-    now.prompt,
-    now.expected,
-    now.says_after as says,
+    candidate.correction_id,
+    candidate.subject,
+    candidate.prompt,
+    candidate.expected,
+    candidate.says_after as says,
     earlier.last_passed
-from now
+from candidate
 join earlier using (probe_id)
-order by now.correction_id, now.probe_id
+where candidate.kind = 'rewrite' and not candidate.pass_after
+order by candidate.correction_id, candidate.probe_id

@@ -1,0 +1,135 @@
+"""Results: validation rows as append-only Parquet in the store, and SQL over them.
+
+The files are the truth; DuckDB lives in memory, for the length of a question, so that no reader ever locks a
+writer. SQL sees Arrow data that was opened for it and can touch neither files nor the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from corrigenda.errors import LostRaceError, UsageError
+from corrigenda.validation.gates import Verdict
+from corrigenda.validation.queries import sql
+from corrigenda.validation.tables import RELEASES, ROWS, VERDICTS
+
+ROWS_PREFIX = "results/date="
+VERDICTS_PREFIX = "verdicts/date="
+VIEWS = ("rows", "published", "latest")
+READERS = 8  # objects read at a time from a store that is not a directory
+_READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
+
+
+class _Info(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+class Objects(Protocol):
+    """What results need of an object store (corrigenda.storage.objects.ObjectStore has it)."""
+
+    @property
+    def url(self) -> str: ...
+
+    def get(self, key: str) -> tuple[bytes, str]: ...
+
+    def create(self, key: str, body: bytes) -> str | None: ...
+
+    def list(self, prefix: str) -> Iterator[Any]: ...
+
+
+def append(store: Objects, rows: pa.Table, verdict: Verdict | None = None) -> str:
+    """Write the rows of one run (ROWS), and what the gates said of it; the key of the rows' file.
+
+    Writing the same rows again is no error. Raises LostRaceError when the run has written other rows.
+    """
+    if rows.num_rows == 0:
+        raise UsageError("a run without rows has no results", remedy="Score some probes first")
+    first = rows.slice(0, 1).to_pylist()[0]
+    tail = f"{first['scored_at']:%Y-%m-%d}/model={first['model']}/{first['run_id']}.parquet"
+    if verdict is not None:
+        facts = {name: first[name] for name in ("run_id", "release", "model", "scored_at")}
+        gates = [facts | asdict(gate) for gate in verdict.gates]
+        _write(store, VERDICTS_PREFIX + tail, pa.Table.from_pylist(gates, schema=VERDICTS))
+    _write(store, ROWS_PREFIX + tail, rows.select(ROWS.names).cast(ROWS))
+    return ROWS_PREFIX + tail
+
+
+def _write(store: Objects, key: str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    body = sink.getvalue().to_pybytes()
+    if store.create(key, body) is None and store.get(key)[0] != body:
+        raise LostRaceError(
+            "this run has written other results before", remedy="Start a new run", key=key, store=store.url
+        )
+
+
+def connect(store: Objects, releases: Iterable[Mapping[str, Any]] = ()) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with views over the results; SQL in it is shut off from files and network.
+
+    Tables: `rows`, `published` and `latest` (ROWS and a `date`), `verdicts`, `releases`. Values of `releases`
+    are as RELEASES has them; they say which runs were published.
+    """
+    connection = duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    )
+    connection.execute("set timezone = 'UTC'")
+    connection.register("stored_rows", _opened(store, ROWS_PREFIX, ROWS))
+    connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS))
+    connection.register("releases", pa.Table.from_pylist(list(releases), schema=RELEASES))
+    for view in VIEWS:
+        connection.execute(sql(f"view_{view}"))
+    # In this order: a locked configuration cannot be changed by SQL, not even to lock more.
+    for setting in ("python_enable_replacements", "enable_external_access"):
+        connection.execute(f"set {setting} = false")
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object) -> pa.Table:
+    """The answer to one statement that only reads. Raises UsageError, which says what is wrong with it."""
+    try:
+        statements = duckdb.extract_statements(text)
+        if len(statements) != 1 or statements[0].type not in _READS:
+            raise UsageError("this is not one SELECT", remedy="Ask one question at a time, and only read")
+        return connection.sql(text, params=parameters or None).to_arrow_table()
+    except duckdb.Error as fault:
+        first = str(fault).strip().splitlines()[0]
+        raise UsageError(
+            "the SQL does not run",
+            remedy=f"{first}. Tables are: rows, published, latest, verdicts, releases",
+        ) from None
+
+
+def _opened(store: Objects, prefix: str, schema: pa.Schema) -> pa.Table | ds.Dataset:
+    """All files below `prefix`: lazily where they lie in a directory, else read now.
+
+    A column that a file of an older version lacks is null.
+    """
+    keys = [info.key for info in store.list(prefix) if info.key.endswith(".parquet")]
+    if not keys:
+        return schema.empty_table()
+    root = Path(store.url)
+    if root.is_dir():
+        return ds.dataset([str(root / key) for key in keys], schema=schema, format="parquet")
+    with ThreadPoolExecutor(READERS) as readers:
+        return pa.concat_tables(readers.map(lambda key: _read(store, key, schema), keys))
+
+
+def _read(store: Objects, key: str, schema: pa.Schema) -> pa.Table:
+    table = pq.read_table(pa.BufferReader(store.get(key)[0]))
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, names=schema.names).cast(schema)

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.prompts import encode as encode_row
 from corrigenda.models.prompts import target_tokens
 
 Loss = Literal["full", "answer"]
@@ -39,13 +40,15 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """One matrix on one batch of texts.
+    """One module on one batch of texts.
 
-    inputs   (b, t, d_in)
-    grads    (b, t, d_out)   of the text's loss, at the matrix's outputs; zero on padding
+    inputs    (b, t, d_in)
+    outputs   (b, t, d_out)
+    grads     (b, t, d_out)   of the text's loss, at the outputs; zero on padding
     """
 
     inputs: Tensor
+    outputs: Tensor
     grads: Tensor
 
 
@@ -92,14 +95,37 @@ def tap(model: LanguageModel, texts: Texts, modules: Sequence[nn.Module], loss: 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen[module] = (inputs[0].detach(), output)
 
-    with torch.enable_grad(), _differentiable_embeddings(model), _hooked(modules, keep):
+    with torch.enable_grad(), _differentiable_embeddings(model), hooked(modules, keep):
         total = text_losses(model, texts, loss).sum()
     grads = torch.autograd.grad(total, [seen[m][1] for m in modules])
-    return [Tap(seen[m][0], grad) for m, grad in zip(modules, grads, strict=True)]
+    taps = zip(modules, grads, strict=True)
+    return [Tap(seen[module][0], seen[module][1].detach(), grad) for module, grad in taps]
+
+
+def watch(model: LanguageModel, texts: Texts, modules: Sequence[nn.Module]) -> list[Tensor]:
+    """What each of `modules` sees, (b, t, d_in), from one forward pass."""
+    seen: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], _: Any) -> None:
+        seen[module] = inputs[0].detach()
+
+    with hooked(modules, keep):
+        model.body(input_ids=texts.ids, attention_mask=texts.mask.long())
+    return [seen[module] for module in modules]
+
+
+def subject_ends(model: LanguageModel, prompts: Sequence[str], subjects: Sequence[str]) -> Tensor:
+    """The last token of each subject in its prompt, or of the prompt where it does not occur; (b,)."""
+    columns = []
+    for prompt, subject in zip(prompts, subjects, strict=True):
+        where = prompt.replace(subject, "{}", 1) if subject and subject in prompt else "{}"
+        columns.append(encode_row(model.tokenizer, where, subject if where != "{}" else prompt).lookup)
+    return torch.tensor(columns, device=model.device)
 
 
 @contextmanager
-def _hooked(modules: Sequence[nn.Module], hook: Any) -> Iterator[None]:
+def hooked(modules: Sequence[nn.Module], hook: Any) -> Iterator[None]:
+    """Call `hook(module, inputs, output)` after each of `modules`, for the length of the block."""
     handles = [module.register_forward_hook(hook) for module in modules]
     try:
         yield
@@ -115,5 +141,5 @@ def _differentiable_embeddings(model: LanguageModel) -> Iterator[None]:
     def begin(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         return output.detach().requires_grad_()
 
-    with _hooked([model.network.get_input_embeddings()], begin):
+    with hooked([model.network.get_input_embeddings()], begin):
         yield

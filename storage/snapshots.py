@@ -1,0 +1,78 @@
+"""The ledger that a release carries, and the files that it consumed; the current ones of a model.
+
+The bridge between manifests, which name blobs, and the ledger, which knows of none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from corrigenda.storage import blobs, ledger, manifests, refs
+from corrigenda.storage.blobs import BlobRef
+from corrigenda.storage.ledger import Entry, Ledger
+from corrigenda.storage.manifests import Release
+from corrigenda.storage.objects import ObjectStore
+from corrigenda.storage.refs import Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a model's `latest` says: all of it was read from the one manifest that the ref names.
+
+    seen      what a compare-and-swap of `latest` needs
+    release   None for a model that is not registered yet
+    consumed  digests of the queue files whose rows are in the ledger
+    """
+
+    seen: Seen
+    release: Release | None
+    ledger: Ledger
+    consumed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One state of one version of a correction, and the release that brought it."""
+
+    release: int
+    entry: Entry
+
+
+def current(state: ObjectStore, model: str) -> Snapshot:
+    """The model's present ledger. Raises CorruptBlobError."""
+    seen = refs.read(state, model, "latest")
+    if seen.ref is None:
+        return Snapshot(seen, None, ledger.empty(), frozenset())
+    release = manifests.by_digest(state, seen.ref.manifest)
+    return Snapshot(seen, release, ledger_of(state, release), consumed_of(state, release))
+
+
+def ledger_of(state: ObjectStore, release: Release) -> Ledger:
+    """The ledger of a release; the base's is empty."""
+    return ledger.from_parquet(blobs.get(state, release.ledger.digest)) if release.ledger else ledger.empty()
+
+
+def consumed_of(state: ObjectStore, release: Release) -> frozenset[str]:
+    """Digests of the queue files that a release consumed; none for the base."""
+    if release.consumed is None:
+        return frozenset()
+    return ledger.consumed_from_parquet(blobs.get(state, release.consumed.digest))
+
+
+def put(state: ObjectStore, kept: Ledger, consumed: frozenset[str]) -> tuple[BlobRef, BlobRef]:
+    """Store both, for a manifest to name: (ledger, consumed). Putting twice is putting once."""
+    consumed_ref = blobs.put(state, ledger.consumed_to_parquet(consumed))
+    return blobs.put(state, kept.to_parquet()), consumed_ref
+
+
+def episodes(state: ObjectStore, model: str, correction_id: str) -> Iterator[Episode]:
+    """What became of a correction, release by release from the oldest; only where something changed."""
+    before: dict[str, Entry] = {}
+    for release in reversed(list(manifests.history(state, model))):
+        now = {entry.digest: entry for entry in ledger_of(state, release).history(correction_id)}
+        for digest, entry in now.items():
+            was = before.get(digest)
+            if was is None or (was.state, was.by, was.why) != (entry.state, entry.by, entry.why):
+                yield Episode(release.number, entry)
+        before = now

@@ -76,7 +76,10 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects whose keys begin with `prefix`, by key."""
+        """Objects whose keys begin with `prefix`, each once, in the store's own order.
+
+        Names that begin with a dot are hidden.
+        """
         ...
 
     def copy(self, source: str, target: str) -> None:

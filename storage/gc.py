@@ -1,0 +1,156 @@
+"""What may be deleted from a store: bytes that no kept release, ref or cache entry can reach.
+
+Marks from the refs through the history, keeps everything younger than the grace period (a run that is
+going on has written blobs that nothing names yet), and while it deletes, it holds every model's lease.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from corrigenda.errors import CorruptBlobError, NotFoundError
+from corrigenda.storage import blobs, cache, lease, manifests, refs
+from corrigenda.storage.local import LocalStore
+from corrigenda.storage.manifests import Release
+from corrigenda.storage.objects import ObjectInfo, ObjectStore
+
+GRACE = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What gc found. `doomed` may go; sizes in bytes."""
+
+    doomed: tuple[ObjectInfo, ...]
+    kept_blobs: int
+    kept_bytes: int
+
+    @property
+    def doomed_bytes(self) -> int:
+        return sum(info.size for info in self.doomed)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to keep.
+
+    grace      nothing younger is touched
+    releases   how many of a model's newest releases are kept besides release 0 and what the refs
+               point to; None: the whole history
+    cache_age  cache entries older than this go, too; None: all are kept
+    """
+
+    grace: timedelta = GRACE
+    releases: int | None = None
+    cache_age: timedelta | None = None
+
+
+def plan(store: ObjectStore, policy: Policy | None = None) -> Plan:
+    """What may be deleted now. Reads only.
+
+    Raises CorruptBlobError when a ref or a manifest is damaged: what it kept alive is not known then.
+    """
+    policy = policy or Policy()
+    before = datetime.now(UTC) - policy.grace
+    marked, numbered = _mark_releases(store, policy)
+    doomed = [
+        info for info in _manifest_objects(store) if info.key not in numbered and info.modified < before
+    ]
+    stale, alive = _sort_cache(store, policy)
+    marked |= alive
+    kept = size = 0
+    for info in store.list(blobs.PREFIX):
+        if info.key.rpartition("/")[2] in marked or info.modified >= before:
+            kept, size = kept + 1, size + info.size
+        else:
+            doomed.append(info)
+    return Plan((*stale, *doomed), kept, size)
+
+
+def collect(store: ObjectStore, policy: Policy | None = None) -> Plan:
+    """Delete what `plan` finds, while no run is at work on any model.
+
+    Raises LostRaceError when one is.
+    """
+    policy = policy or Policy()
+    with ExitStack() as held:
+        for model in manifests.models(store):
+            held.enter_context(lease.hold(store, model, "gc"))
+        found = plan(store, policy)
+        for info in found.doomed:
+            store.delete(info.key)
+        if isinstance(store, LocalStore):
+            _sweep_scratch(store, datetime.now(UTC) - policy.grace)
+    return found
+
+
+def _mark_releases(store: ObjectStore, policy: Policy) -> tuple[set[str], set[str]]:
+    """Digests of blobs in use, and the keys of the manifests that are kept."""
+    marked: set[str] = set()
+    numbered: set[str] = set()
+    for model in manifests.models(store):
+        for release in _kept(store, model, policy.releases):
+            marked.add(release.digest)
+            marked |= {ref.digest for ref in release.blobs}
+            # Settings, gates and provenance may name blobs, too; to keep too much does no harm.
+            marked |= set(_digests_in(json.loads(manifests.to_bytes(release))))
+            numbered.add(manifests.key(model, release.number))
+        for name in refs.NAMES:
+            marked |= {ref.previous for ref in refs.log(store, model, name) if ref.previous}
+    return marked, numbered
+
+
+def _kept(store: ObjectStore, model: str, releases: int | None) -> Iterator[Release]:
+    """Release 0, what the refs point to, and the newest of the history of each."""
+    for name in refs.NAMES:
+        ref = refs.read(store, model, name).ref
+        if ref is not None:
+            head = manifests.by_digest(store, ref.manifest)  # a missing head is a fault, not an end
+            yield from islice(manifests.ancestry(store, head.digest), releases and max(1, releases))
+    try:
+        yield manifests.read(store, model, 0)
+    except (NotFoundError, CorruptBlobError):
+        if any(refs.read(store, model, name).ref for name in refs.NAMES):
+            raise
+
+
+def _digests_in(value: Any) -> Iterator[str]:
+    if blobs.is_digest(value):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _digests_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _digests_in(inner)
+
+
+def _manifest_objects(store: ObjectStore) -> Iterator[ObjectInfo]:
+    return (info for info in store.list("models/") if "/releases/" in info.key)
+
+
+def _sort_cache(store: ObjectStore, policy: Policy) -> tuple[list[ObjectInfo], set[str]]:
+    """Cache indexes that may go, and the blobs that the others name."""
+    stale: list[ObjectInfo] = []
+    alive: set[str] = set()
+    age = policy.cache_age
+    before = datetime.now(UTC) - max(age, policy.grace) if age is not None else None
+    for info in store.list(cache.PREFIX):
+        ref = cache.parse_index(store.get(info.key)[0])
+        if ref is None or (before is not None and info.modified < before):
+            stale.append(info)
+        else:
+            alive.add(ref.digest)
+    return stale, alive
+
+
+def _sweep_scratch(store: LocalStore, before: datetime) -> None:
+    for path in store.scratch_files():
+        if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
+            path.unlink(missing_ok=True)

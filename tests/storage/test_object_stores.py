@@ -1,0 +1,206 @@
+"""One conformance suite; every store inherits the proof."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import scaled
+
+from corrigenda.errors import NotFoundError, SetupError, UsageError
+from corrigenda.storage import s3
+from corrigenda.storage.local import LocalStore
+from corrigenda.storage.objects import ObjectStore, require_conditional_writes
+from corrigenda.storage.s3 import S3Store
+
+WRITERS = 16
+
+
+class ObjectStoreContract:
+    """What any ObjectStore must do. Subclass it, provide `store`, inherit the proof."""
+
+    @pytest.fixture
+    def store(self) -> ObjectStore:
+        raise NotImplementedError
+
+    def test_what_is_created_is_read_back(self, store):
+        version = store.create("a/b", b"body")
+        assert store.get("a/b") == (b"body", version)
+
+    def test_nothing_is_created_over_something(self, store):
+        store.create("k", b"1")
+        assert store.create("k", b"2") is None
+        assert store.get("k")[0] == b"1"
+
+    def test_replace_needs_the_version_that_is_there(self, store):
+        first = store.create("k", b"1")
+        second = store.replace("k", b"2", version=first)
+        assert second not in (None, first)
+        assert store.replace("k", b"3", version=first) is None
+        assert store.get("k") == (b"2", second)
+
+    def test_replace_of_what_is_gone_is_lost(self, store):
+        first = store.create("k", b"1")
+        store.delete("k")
+        assert store.replace("k", b"2", version=first) is None
+        assert store.stat("k") is None
+
+    def test_a_range_is_half_open_and_ends_with_the_object(self, store):
+        store.create("k", b"0123456789")
+        assert store.get_range("k", 2, 5) == b"234"
+        assert store.get_range("k", 8, 99) == b"89"
+        assert store.get_range("k", 4, 4) == b""
+        assert store.get_range("k", 10, 12) == b""
+
+    def test_what_is_not_there_is_not_found(self, store):
+        with pytest.raises(NotFoundError):
+            store.get("nothing/here")
+        with pytest.raises(NotFoundError):
+            store.get_range("nothing/here", 0, 1)
+        with pytest.raises(NotFoundError):
+            store.copy("nothing/here", "k")
+        assert store.stat("nothing/here") is None
+
+    def test_a_listing_is_by_prefix_of_the_key(self, store):
+        for key in ("b/2", "a/1", "b/10", "b-1", "c"):
+            store.create(key, key.encode())
+        assert sorted(info.key for info in store.list("b")) == ["b-1", "b/10", "b/2"]
+        assert [(info.key, info.size) for info in store.list("a/")] == [("a/1", 3)]
+        assert list(store.list("nothing/")) == []
+
+    def test_a_listing_goes_on_behind_a_thousand(self, store):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: store.create(f"many/{n:04}", b""), range(1005)))
+        assert len(list(store.list("many/"))) == 1005
+
+    def test_deleting_twice_is_deleting_once(self, store):
+        store.create("k", b"1")
+        store.delete("k")
+        store.delete("k")
+        assert store.stat("k") is None
+        assert store.create("k", b"2") is not None
+
+    def test_a_copy_overwrites(self, store):
+        store.create("from", b"new")
+        store.create("to", b"old")
+        store.copy("from", "to")
+        assert store.get("to")[0] == b"new" == store.get("from")[0]
+
+    def test_a_file_is_created_once(self, store, tmp_path):
+        path = tmp_path / "file"
+        path.write_bytes(b"x" * 100_000)
+        version = store.create_from_file("k", path)
+        assert store.get("k") == (path.read_bytes(), version)
+        assert store.create_from_file("k", path) is None
+
+    def test_a_large_file_goes_up_in_parts_and_is_created_once(self, store, tmp_path, monkeypatch):
+        monkeypatch.setattr(s3, "PART", 5 << 20)
+        path = tmp_path / "file"
+        path.write_bytes(bytes(range(256)) * (11 << 12))
+        assert store.create_from_file("k", path) is not None
+        assert store.get("k")[0] == path.read_bytes()
+        path.write_bytes(b"other" * (2 << 20))
+        assert store.create_from_file("k", path) is None
+        assert store.get_range("k", 0, 4) == bytes(range(4))
+
+    def test_a_large_object_is_copied_in_parts(self, store, tmp_path, monkeypatch):
+        monkeypatch.setattr(s3, "COPY_LIMIT", 5 << 20)
+        monkeypatch.setattr(s3, "COPY_PART", 5 << 20)
+        body = bytes(range(256)) * (3 << 13)
+        store.create("from", body)
+        store.copy("from", "to")
+        assert store.get("to")[0] == body
+
+    def test_empty_and_odd_names_and_bodies(self, store):
+        for key in ("empty", "with blank", "größe/名前.parquet", "date=2026-01-01/x+y@z"):
+            version = store.create(key, b"")
+            assert store.get(key) == (b"", version)
+            assert store.stat(key).size == 0
+            assert key in [info.key for info in store.list(key)]
+
+    @pytest.mark.parametrize("key", ["", "../x", "a/../../x", "/etc/passwd", "a//b", "a/.", "a\0b"])
+    def test_a_key_that_leaves_the_store_is_refused(self, store, key):
+        with pytest.raises(UsageError):
+            store.get(key)
+        with pytest.raises(UsageError):
+            store.create(key, b"")
+
+    def test_conditional_writes_are_honoured(self, store):
+        require_conditional_writes(store)
+        assert list(store.list("probes/")) == []
+
+
+class RaceContract:
+    """Exactly one writer wins, every time."""
+
+    rounds = 10
+
+    def test_one_of_many_creators_wins(self, store):
+        for round_ in range(scaled(self.rounds)):
+            assert len(race(lambda n, r=round_: store.create(f"race/{r}", b"%d" % n))) == 1
+
+    def test_one_of_many_replacers_wins(self, store):
+        version = store.create("race", b"start")
+        for round_ in range(scaled(self.rounds)):
+            seen = version
+            won = race(lambda n, r=round_, v=seen: store.replace("race", b"%d %d" % (r, n), version=v))
+            assert len(won) == 1
+            [(winner, version)] = won.items()
+            assert store.get("race") == (b"%d %d" % (round_, winner), version)
+
+
+def race(attempt):
+    """Let WRITERS threads try at once; returns the winners and what each of them got."""
+    start = threading.Barrier(WRITERS)
+
+    def one(number):
+        start.wait()
+        return number, attempt(number)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return {number: got for number, got in pool.map(one, range(WRITERS)) if got is not None}
+
+
+class TestLocal(ObjectStoreContract, RaceContract):
+    @pytest.fixture
+    def store(self, local_store):
+        return local_store
+
+
+class TestSeaweedFS(ObjectStoreContract, RaceContract):
+    rounds = 1  # its losers wait whole seconds for the winner
+
+    @pytest.fixture
+    def store(self, weed_store):
+        return weed_store
+
+
+class TestMoto(ObjectStoreContract):
+    """moto lets two creators win a race now and then, so that it cannot be held to the races."""
+
+    @pytest.fixture
+    def store(self, moto_store):
+        return moto_store
+
+
+def test_a_store_that_overwrites_is_refused_by_the_name_of_its_defect(rclone_endpoint):
+    from conftest import location
+
+    store = S3Store.connect(location(rclone_endpoint, "x"))
+    with pytest.raises(SetupError, match="ignores conditional writes: a second create .* overwrote"):
+        require_conditional_writes(store)
+
+
+def test_a_missing_directory_is_one_clear_line(tmp_path: Path):
+    with pytest.raises(SetupError, match="there is no store in this place"):
+        LocalStore.open(tmp_path / "nowhere")
+
+
+def test_a_missing_bucket_is_one_clear_line(moto_endpoint):
+    from conftest import location
+
+    where = location(moto_endpoint).model_copy(update={"url": "s3://no-such-bucket/x"})
+    with pytest.raises(SetupError, match="the bucket may not be used"):
+        S3Store.connect(where)

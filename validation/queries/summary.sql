@@ -2,6 +2,7 @@
 -- efficacy, paraphrase, locality: shares of probes that pass.
 -- es, ps, ns: CounterFact's scores, where the expected continuation must be likelier than its rival,
 --   averaged over the probes of a correction and then over corrections.
+-- Sums of fractions are compensated (favg, fsum): the order of rows must not show in the last digit.
 -- perplexity: over all predicted tokens of the drift text. drift_nats: KL(base || candidate) per token.
 with judged as (
     select
@@ -23,12 +24,12 @@ by_correction as (
 ),
 counterfact as (
     select
-        avg(before) filter (kind = 'rewrite') as es_before,
-        avg(after) filter (kind = 'rewrite') as es,
-        avg(before) filter (kind = 'paraphrase') as ps_before,
-        avg(after) filter (kind = 'paraphrase') as ps,
-        avg(before) filter (kind = 'locality') as ns_before,
-        avg(after) filter (kind = 'locality') as ns
+        favg(before) filter (kind = 'rewrite') as es_before,
+        favg(after) filter (kind = 'rewrite') as es,
+        favg(before) filter (kind = 'paraphrase') as ps_before,
+        favg(after) filter (kind = 'paraphrase') as ps,
+        favg(before) filter (kind = 'locality') as ns_before,
+        favg(after) filter (kind = 'locality') as ns
     from by_correction
 ),
 shares as (
@@ -44,11 +45,11 @@ shares as (
         avg((says_before = says_after)::integer) filter (kind = 'locality') as unchanged,
         avg(pass_before::integer) filter (kind = 'fixed') as fixed_before,
         avg(pass_after::integer) filter (kind = 'fixed') as fixed,
-        exp(-sum(logp_expected_before * tokens) filter (kind = 'drift')
+        exp(-fsum(logp_expected_before * tokens) filter (kind = 'drift')
             / sum(tokens) filter (kind = 'drift')) as perplexity_before,
-        exp(-sum(logp_expected_after * tokens) filter (kind = 'drift')
+        exp(-fsum(logp_expected_after * tokens) filter (kind = 'drift')
             / sum(tokens) filter (kind = 'drift')) as perplexity,
-        sum(kl * tokens) filter (kind = 'drift') / sum(tokens) filter (kind = 'drift') as drift_nats
+        fsum(kl * tokens) filter (kind = 'drift') / sum(tokens) filter (kind = 'drift') as drift_nats
     from judged
 )
 select

@@ -95,7 +95,7 @@ def _mark_releases(store: ObjectStore, policy: Policy) -> tuple[set[str], set[st
     marked: set[str] = set()
     numbered: set[str] = set()
     for model in manifests.models(store):
-        for release in _kept(store, model, policy.releases):
+        for release in _kept(store, model, policy):
             marked.add(release.digest)
             marked |= {ref.digest for ref in release.blobs}
             # Settings, gates and provenance may name blobs, too; to keep too much does no harm.
@@ -106,18 +106,27 @@ def _mark_releases(store: ObjectStore, policy: Policy) -> tuple[set[str], set[st
     return marked, numbered
 
 
-def _kept(store: ObjectStore, model: str, releases: int | None) -> Iterator[Release]:
-    """Release 0, what the refs point to, and the newest of the history of each."""
-    for name in refs.NAMES:
-        ref = refs.read(store, model, name).ref
-        if ref is not None:
-            head = manifests.by_digest(store, ref.manifest)  # a missing head is a fault, not an end
-            yield from islice(manifests.ancestry(store, head.digest), releases and max(1, releases))
+def _kept(store: ObjectStore, model: str, policy: Policy) -> Iterator[Release]:
+    """Release 0, the newest of the history behind each ref, and what a ref left a short while ago."""
+    heads = [head for name in refs.NAMES for head in _heads(store, model, name, policy.grace)]
+    for digest in dict.fromkeys(heads):
+        manifests.by_digest(store, digest)  # a missing head is a fault, not the end of a history
+        yield from islice(manifests.ancestry(store, digest), policy.releases and max(1, policy.releases))
     try:
         yield manifests.read(store, model, 0)
     except (NotFoundError, CorruptBlobError):
-        if any(refs.read(store, model, name).ref for name in refs.NAMES):
+        if heads:
             raise
+
+
+def _heads(store: ObjectStore, model: str, name: str, grace: timedelta) -> Iterator[str]:
+    """Manifests that a ref points to, or pointed to until less than `grace` ago: rollbacks err, too."""
+    left = datetime.now(UTC)
+    for ref in refs.log(store, model, name):
+        if left < datetime.now(UTC) - grace:
+            return
+        yield ref.manifest
+        left = datetime.fromisoformat(ref.moved_at)
 
 
 def _digests_in(value: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import scaled
+from store_servers import location, scaled
 
 from corrigenda.errors import NotFoundError, SetupError, UsageError
 from corrigenda.storage import s3
@@ -186,10 +186,8 @@ class TestMoto(ObjectStoreContract):
 
 
 def test_a_store_that_overwrites_is_refused_by_the_name_of_its_defect(rclone_endpoint):
-    from conftest import location
-
     store = S3Store.connect(location(rclone_endpoint, "x"))
-    with pytest.raises(SetupError, match="ignores conditional writes: a second create .* overwrote"):
+    with pytest.raises(SetupError, match=r"ignores conditional writes: a second create .* overwrote"):
         require_conditional_writes(store)
 
 
@@ -199,8 +197,6 @@ def test_a_missing_directory_is_one_clear_line(tmp_path: Path):
 
 
 def test_a_missing_bucket_is_one_clear_line(moto_endpoint):
-    from conftest import location
-
     where = location(moto_endpoint).model_copy(update={"url": "s3://no-such-bucket/x"})
     with pytest.raises(SetupError, match="the bucket may not be used"):
         S3Store.connect(where)

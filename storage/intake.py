@@ -9,7 +9,7 @@ fleet alone, so that writing them twice is writing them once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
@@ -109,6 +109,11 @@ class Intake:
         )
 
 
+def nothing(models: Iterable[str]) -> Intake:
+    """What an empty queue holds for these models."""
+    return Intake({model: set() for model in models}, {model: set() for model in models})
+
+
 def look(
     queue_store: ObjectStore, state: ObjectStore, fleet: Fleet, consumed: Mapping[str, frozenset[str]]
 ) -> Intake:
@@ -118,9 +123,8 @@ def look(
     """
     matching = cache(lambda selector: frozenset(fleet.matching(selector)))
     files, problems = queue.listing(queue_store)
-    found = Intake(
-        {model: set() for model in consumed}, {model: set() for model in consumed}, problems=problems
-    )
+    found = nothing(consumed)
+    found.problems += problems
     index = _index(queue_store, state)
     for info in files:
         key = _index_key(info)

@@ -123,6 +123,27 @@ def read_manifest(directory: Path) -> Release:
     return release
 
 
+def expected_names(release: Release) -> set[str]:
+    """All files of a finished directory."""
+    return {*release.files, f"{RESERVED}/{release.digest}.json"}
+
+
+def names_in(directory: Path) -> set[str]:
+    """All that is in a directory but plain folders; links are listed, and not followed."""
+    found = (path for path in directory.resolve().rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(directory.resolve()).as_posix() for path in found}
+
+
+def looks_whole(directory: Path, release: Release) -> bool:
+    """Names, sizes, and that nothing was written since the directory was finished; no byte is read."""
+    if names_in(directory) != expected_names(release):
+        return False
+    finished = (directory / RESERVED / f"{release.digest}.json").stat().st_mtime_ns
+    stats = ((directory / path).lstat() for path in release.files)
+    sizes = (ref.size for ref in release.files.values())
+    return all(s.st_size == size and s.st_mtime_ns <= finished for s, size in zip(stats, sizes, strict=True))
+
+
 def files_of(directory: Path) -> dict[str, BlobRef]:
     """What a finished directory should hold; nothing when it does not say."""
     try:

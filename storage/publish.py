@@ -80,27 +80,31 @@ def register_base(
     return written
 
 
+def next_number(store: ObjectStore, model: str) -> int:
+    """The number that the next release of a model gets; numbers of unpublished candidates are not reused."""
+    return (manifests.numbers(store, model) or [-1])[-1] + 1
+
+
 def stage(
     store: ObjectStore,
     base: Release,
-    replaced: Mapping[str, RawTensor],
+    files: Mapping[str, BlobRef],
     candidate: Candidate,
     *,
     parent: Release,
     move_canary: bool = True,
 ) -> Release:
-    """Publish a candidate: the base's files but for the shards of the replaced tensors; moves `canary`.
+    """Publish a candidate's manifest and move `canary`.
 
     When nothing differs from `parent`, `parent` itself is returned and nothing is written.
 
     base       release 0
-    replaced   tensor name -> new content, of the base's dtype and shape; empty means the base's own bytes
+    files      what the candidate consists of, stored already: see `replaced_files`
     parent     the release that `latest` pointed to when this night began
     """
-    files = replaced_files(store, base, replaced)
     release = Release(
         model=base.model,
-        number=(manifests.numbers(store, base.model) or [-1])[-1] + 1,
+        number=next_number(store, base.model),
         files=files,
         created_at=_now(),
         parent=parent.digest,
@@ -136,6 +140,7 @@ def promote(store: ObjectStore, release: Release, *, seen: Seen, reason: str = "
 def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tuple[Release, Seen]:
     """Move `latest` back to an older release of its own history, recorded in the ref's log.
 
+    Where it is there already, nothing is written.
     Ledger and consumed files move with it: corrections that later releases took in wait in the queue again.
 
     Raises NotFoundError when that release was never published; LostRaceError.
@@ -151,6 +156,8 @@ def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tu
             model=model,
             release=to,
         )
+    if release.digest == now.manifest:
+        return release, seen
     said = f"rolled back from {now.release} to {to}" + (f": {reason}" if reason else "")
     return release, refs.advance(store, model, "latest", seen=seen, to=Ref.to(release, said))
 

@@ -13,9 +13,18 @@ from pathlib import Path
 
 from corrigenda.errors import CorruptBlobError, UsageError
 from corrigenda.storage import manifests, refs
-from corrigenda.storage.destination import Place, explained, files_of, locked, read_manifest
+from corrigenda.storage.destination import (
+    Place,
+    expected_names,
+    explained,
+    files_of,
+    locked,
+    looks_whole,
+    names_in,
+    read_manifest,
+)
 from corrigenda.storage.download import BlobFolder, Progress, download, holds, place, require_space
-from corrigenda.storage.manifests import RESERVED, Release
+from corrigenda.storage.manifests import Release
 from corrigenda.storage.objects import ObjectStore
 
 
@@ -76,11 +85,13 @@ def pull(
     dest: Path,
     cache: Path | None = None,
     *,
+    repair: bool = False,
     progress: Progress | None = None,
 ) -> Pulled:
     """Make `dest` the release `ref` of `model`, downloading only what neither it nor the cache has.
 
-    cache   a directory of blobs that several destinations share by hard links; default: beside `dest`
+    cache    a directory of blobs that several destinations share by hard links; default: beside `dest`
+    repair   hash everything again although `dest` shows the release already, and mend what is wrong
 
     Safe to kill at any moment and to run again. Raises NotFoundError, UsageError (dest is something of
     somebody else's), CorruptBlobError (nothing was switched), StorageError (run it again: it goes on).
@@ -94,6 +105,7 @@ def materialise(
     dest: Path,
     cache: Path | None = None,
     *,
+    repair: bool = False,
     progress: Progress | None = None,
 ) -> Pulled:
     """Make `dest` the given release, whether or not a manifest of it is in the store yet.
@@ -108,7 +120,7 @@ def materialise(
         folder.prepare()
         if cache:
             held.enter_context(locked(folder.lock))
-        if place_of.shows(release) and _looks_whole(place_of.dest, release):
+        if not repair and place_of.shows(release) and looks_whole(place_of.dest, release):
             return Pulled(release, dest, 0, release.size, was_current=True)
         downloaded = _fill(store, release, folder, place_of, progress)
         place_of.switch(place_of.assemble(release, folder))
@@ -125,11 +137,8 @@ def check(dest: Path) -> Checked:
     faults = [
         f"{path}: {_fault(dest / path)}" for path, r in release.files.items() if not holds(dest / path, r)
     ]
-    expected = {*release.files, f"{RESERVED}/{release.digest}.json"}
-    for path in sorted(dest.rglob("*")):
-        name = path.relative_to(dest).as_posix()
-        if name not in expected and not (path.is_dir() and not path.is_symlink()):
-            faults.append(f"{name}: does not belong to the release")
+    extra = names_in(dest) - expected_names(release)
+    faults += [f"{name}: does not belong to the release" for name in sorted(extra)]
     return Checked(release, tuple(faults))
 
 
@@ -146,12 +155,6 @@ def _fill(
             lacking.remove(ref)
     require_space(folder.root, sum(ref.size for ref in lacking))
     return download(store, lacking, folder, progress)
-
-
-def _looks_whole(dest: Path, release: Release) -> bool:
-    """Names and sizes only: `check` is there for the rest."""
-    files = ((dest / path, ref) for path, ref in release.files.items())
-    return all(path.is_file() and path.stat().st_size == ref.size for path, ref in files)
 
 
 def _fault(path: Path) -> str:

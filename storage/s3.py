@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,13 @@ class S3Store:
     def delete(self, key: str) -> None:
         with self._explained(key, writing=True):
             self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def clock_offset_s(self) -> float:
+        """The server's clock minus ours, in seconds."""
+        with self._explained(""):
+            answer = self.client.head_bucket(Bucket=self.bucket)
+        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(said).timestamp() - time.time() if said else 0.0
 
     def _key(self, key: str) -> str:
         return self.prefix + checked_key(key)

@@ -48,6 +48,9 @@ def pull(
     check: Annotated[
         bool, typer.Option("--check", help="Only verify DEST against its manifest; needs no network.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Hash everything again, and mend what is wrong.")
+    ] = False,
     config: CONFIG = DEFAULT_CONFIG,
     json: JSON = False,
 ) -> None:
@@ -71,7 +74,13 @@ def pull(
     with _bar() as bar:
         task = bar.add_task(f"pulling {target}", total=None)
         done = pull_release(
-            opened, model, ref, dest, cache, progress=lambda size: bar.update(task, advance=size)
+            opened,
+            model,
+            ref,
+            dest,
+            cache,
+            repair=repair,
+            progress=lambda size: bar.update(task, advance=size),
         )
     _say_pulled(done, json)
 
@@ -125,7 +134,7 @@ def _check(target: str, dest: Path, json: bool) -> None:
         print(jsonlib.dumps({"model": release.model, "release": release.number, "faults": faults}))
     if faults:
         raise CorruptBlobError(
-            "the directory is not what its manifest says", remedy="Pull it again", faults=faults[:10]
+            "the directory is not what its manifest says", remedy="Pull it with --repair", faults=faults[:10]
         )
     if not json:
         print(f"{release.model}@{release.number}: {len(release.files)} files are whole")

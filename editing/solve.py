@@ -82,7 +82,7 @@ def _alphaedit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
     solved in their basis U, where it is symmetric: D = R A^T (A A^T + I)^-1 U^T with A = U^T K.
     """
     values, vectors = torch.linalg.eigh(c)
-    basis = vectors[:, values <= values.mean() / weight]
+    basis: Tensor = vectors[:, values <= values.mean() / weight]
     if basis.shape[1] == 0:
         raise EditError(
             "the covariance has no null space at this weight",
@@ -91,7 +91,8 @@ def _alphaedit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
         )
     inside = basis.T @ k
     normal = inside @ inside.T + torch.eye(basis.shape[1], dtype=k.dtype, device=k.device)
-    return _right_divide(r @ inside.T, _cholesky(normal, weight)) @ basis.T
+    found: Tensor = _right_divide(r @ inside.T, _cholesky(normal, weight)) @ basis.T
+    return found
 
 
 _SOLVERS: dict[Solver, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {

@@ -1,0 +1,69 @@
+"""The edit cache's packs: targets that were computed once and are kept for ever.
+
+A pack holds the targets of one night's new requests, by request digest; where packs lie is the caller's
+affair. Whatever can change a target is in `scope`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from corrigenda.config import Editing
+from corrigenda.editing import targets
+from corrigenda.editing.contexts import contexts_digest
+from corrigenda.editing.targets import Target
+from corrigenda.facts import digest_of
+
+# Settings of the solve, which do not touch keys and residuals.
+_OF_THE_SOLVE = ("solver", "covariance_weight", "repair_rounds")
+
+
+def scope(
+    base: Mapping[str, Any], layer: int, contexts: tuple[str, ...], settings: Editing, norm_cap: float
+) -> str:
+    """The digest of everything, besides the request, that a target depends on.
+
+    base   weights_digest and tokenizer_digest of the registered base
+    """
+    asked = settings.model_dump(exclude=set(_OF_THE_SOLVE)) | {"norm_cap": norm_cap}
+    return digest_of(
+        [
+            "targets",
+            targets.VERSION,
+            base["weights_digest"],
+            base["tokenizer_digest"],
+            layer,
+            contexts_digest(contexts),
+            asked,
+        ]
+    )
+
+
+def pack(found: Mapping[str, Target]) -> bytes:
+    """Targets by request digest as one safetensors body."""
+    parts = {}
+    for digest, target in sorted(found.items()):
+        parts[f"{digest}.keys"] = target.keys.contiguous()
+        parts[f"{digest}.residual"] = target.residual.contiguous()
+        parts[f"{digest}.reached"] = torch.tensor([target.loss, target.steps], dtype=torch.float64)
+    body: bytes = save(parts, {"format": "pt"})
+    return body
+
+
+def unpack(packs: Iterable[bytes]) -> dict[str, Target]:
+    """Targets of all packs. A damaged pack is as good as none: its targets are computed again."""
+    found: dict[str, Target] = {}
+    for body in packs:
+        try:
+            parts = load(body)
+            for digest in {name.split(".")[0] for name in parts}:
+                loss, steps = parts[f"{digest}.reached"].tolist()
+                found[digest] = Target(parts[f"{digest}.keys"], parts[f"{digest}.residual"], loss, int(steps))
+        except (SafetensorError, KeyError, ValueError):
+            continue
+    return found

@@ -1,0 +1,81 @@
+"""`corrigenda run`: a correction run now, by the same flow that the schedule starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
+
+
+def register(app: typer.Typer) -> None:
+    app.command(rich_help_panel="Pipeline")(run)
+
+
+def run(
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is new, change nothing.")] = False,
+    config: CONFIG = DEFAULT_CONFIG,
+    as_json: JSON = False,
+) -> None:
+    """Correct the models of the fleet now: ingest, localize, edit, validate, publish.
+
+    Examples:
+
+      corrigenda run
+
+      corrigenda run --model smollm2-135m --dry-run
+    """
+    outcome = run_fleet(config, model, dry_run=dry_run)
+    if as_json:
+        typer.echo(json.dumps(outcome, indent=2, default=str))
+    else:
+        show(outcome)
+    raise typer.Exit(outcome["exit_code"])
+
+
+def run_fleet(config: Path, models: list[str] | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+    """The fleet flow under the embedded orchestrator."""
+    from corrigenda.cli import orchestra
+    from corrigenda.config import load_fleet
+
+    fleet = load_fleet(config)
+    for name in models or []:
+        fleet.model(name)
+    orchestra.prepare(fleet.root / ".corrigenda")
+    from corrigenda.flows.maintain_fleet import maintain_fleet
+
+    outcome: dict[str, Any] = maintain_fleet(str(config), models, dry_run)
+    return outcome
+
+
+def show(outcome: dict[str, Any]) -> None:
+    """One line a model, then what needs attention."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "status", "release", "layer", "new", "active", "quarantined", "rejected"):
+        table.add_column(heading)
+    for row in outcome["models"]:
+        counts = row.get("counts") or row.get("taken_in", {}).get("counts", {})
+        cells = [row["model"], row["status"], row.get("release"), row.get("layer")]
+        cells += [row.get("taken_in", {}).get("new"), *(counts.get(s) for s in ("active", "quarantined"))]
+        table.add_row(*("" if cell is None else str(cell) for cell in (*cells, counts.get("rejected"))))
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for row in outcome["models"]:
+        if row["status"] == "failed":
+            console.print(f"{row['model']}: {row['error']}", style="red", markup=False)
+    queue = outcome["queue"]
+    if queue["rejected"]:
+        console.print(f"{queue['rejected']} rows were rejected; see `corrigenda status`", style="yellow")
+    for problem in queue["problems"]:
+        console.print(
+            f"{problem['file']}: {problem['reason']}: {problem['detail']}. {problem['remedy']}",
+            style="yellow",
+            markup=False,
+        )

@@ -1,0 +1,237 @@
+"""The heavy part of a night: register and load the base, measure its background, edit its golden layer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from corrigenda.config import Corpus
+from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries
+from corrigenda.editing.targets import Target
+from corrigenda.errors import SetupError
+from corrigenda.facts import digest_of
+from corrigenda.models import loading, sources
+from corrigenda.models.families import family_of
+from corrigenda.models.loading import LanguageModel
+from corrigenda.storage import cache, ledger, manifests, publish, pull, refs
+from corrigenda.storage.ledger import Ledger
+from corrigenda.storage.manifests import Release
+from corrigenda.storage.tensors import RawTensor
+from corrigenda.tasks.night import Night
+from corrigenda.tasks.options import PLAIN, RETRIED
+from corrigenda.tasks.progress import bar
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What the edit must leave alone, and the openings it is practised behind.
+
+    covariance   (d_in, d_in) float64, E[k k^T] at the golden layer
+    contexts     prompt prefixes, the empty one first
+    """
+
+    covariance: Tensor
+    contexts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One night's edit. An empty active set leaves the base's own tensor.
+
+    tensor    the edited weight as it will be published; None for the base's own
+    weight    background keys per fact that were used, and the norm cap
+    """
+
+    layer: int
+    tensor: RawTensor | None
+    ledger: Ledger
+    computed: int
+    cached: int
+    settings: dict[str, Any]
+
+
+@task(**RETRIED)
+def register(night: Night) -> Release:
+    """Release 0 of the model; its base is fetched and stored on the first night only."""
+    if refs.read(night.store, night.name, "latest").ref is not None:
+        return manifests.read(night.store, night.name, 0)
+    directory = sources.resolve(night.entry.source, root=night.fleet.config.root)
+    return publish.register_base(
+        night.store,
+        night.name,
+        directory,
+        source=night.entry.source,
+        editable=editable_tensors(directory),
+    )
+
+
+def editable_tensors(directory: Path) -> list[str]:
+    """Names of the tensors that an edit may replace, from the configuration alone."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    family = family_of(str(config.get("model_type")))
+    inner = config.get("text_config", config)
+    count = inner.get("num_hidden_layers", inner.get("n_layer"))
+    if not isinstance(count, int):
+        raise SetupError(
+            "the configuration does not say how many layers there are",
+            remedy="Check config.json",
+            directory=str(directory),
+        )
+    return [family.weight_name(layer) for layer in range(count)]
+
+
+@task(**RETRIED)
+def load_base(night: Night, base: Release) -> LanguageModel:
+    """The base as the store holds it, verified, on the device that the fleet asks for."""
+    place = night.workplace / "base"
+    pull.materialise(night.store, base, place, night.blob_cache)
+    return loading.load(place, night.settings.device)
+
+
+@task(**PLAIN)
+def measure_background(night: Night, base: Release, model: LanguageModel, layer: int) -> Background:
+    """Contexts and covariance of the golden layer, cached or fresh."""
+    settings = night.settings.editing
+    asked = [contexts.VERSION, settings.contexts, settings.context_tokens, settings.seed]
+    texts = _cached_json(
+        night,
+        "contexts",
+        [identity(base), asked],
+        lambda: list(
+            contexts.generate_contexts(model, settings.contexts, settings.context_tokens, settings.seed)
+        ),
+    )
+    return Background(_covariance(night, base, model, layer), tuple(texts))
+
+
+def _covariance(night: Night, base: Release, model: LanguageModel, layer: int) -> Tensor:
+    text = night.settings.covariance
+    key = digest_of([covariance.VERSION, identity(base), corpus_identity(night, text), layer])
+    body = cache.lookup(night.store, "covariance", key)
+    if body is None:
+        tokens = background_text(night, base, model, text, "background text")
+        with bar("covariance", tokens.numel()) as advance:
+            found = covariance.key_covariance(model, [layer], tokens, advance=advance)[layer]
+        body = save_tensors({"covariance": found}, {"format": "pt"})
+        cache.remember(night.store, "covariance", key, body)
+    stored: Tensor = load_tensors(body)["covariance"]
+    return stored
+
+
+def background_text(night: Night, base: Release, model: LanguageModel, text: Corpus, what: str) -> Tensor:
+    """Token rows of a corpus, cached or fresh."""
+    key = digest_of([corpus.VERSION, identity(base), corpus_identity(night, text)])
+    body = cache.lookup(night.store, "corpora", key)
+    if body is None:
+        with bar(what, text.tokens) as advance:
+            tokens = corpus.background_tokens(model, text, root=night.fleet.config.root, advance=advance)
+        body = save_tensors({"tokens": tokens.to(torch.int32)}, {"format": "pt"})
+        cache.remember(night.store, "corpora", key, body)
+    stored: Tensor = load_tensors(body)["tokens"]
+    return stored.long()
+
+
+def corpus_identity(night: Night, text: Corpus) -> list[Any]:
+    """Settings of a corpus and, for a local file, what identifies its content."""
+    path = night.fleet.config.root / Path(text.source).expanduser()
+    content = digest_of([path.stat().st_size, path.stat().st_mtime_ns]) if path.is_file() else None
+    return [text.model_dump(), content]
+
+
+def identity(base: Release) -> dict[str, Any]:
+    """What a base is, whatever it is called: the digests of its weights and of its tokenizer."""
+    return {name: base.base[name] for name in ("weights_digest", "tokenizer_digest")}
+
+
+def _cached_json(night: Night, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
+    digest = digest_of(key)
+    body = cache.lookup(night.store, kind, digest)
+    if body is None:
+        body = json.dumps(compute(), ensure_ascii=False).encode()
+        cache.remember(night.store, kind, digest, body)
+    return json.loads(body)
+
+
+@task(**PLAIN)
+def edit(
+    night: Night,
+    base: Release,
+    model: LanguageModel,
+    layer: int,
+    background: Background,
+    corrections: Ledger,
+) -> Edit:
+    """One closed-form solve at `layer` over the whole active set, from the pristine base.
+
+    Requests that this model cannot take are marked rejected in the returned ledger.
+    """
+    settings = night.settings.editing
+    weight, norm_cap = chosen_strength(night)
+    chosen = settings.model_dump() | {"covariance_weight": weight, "norm_cap": norm_cap}
+    requests = {c.request.digest: c.request for c in corrections.active}
+    scope = entries.scope(identity(base), layer, background.contexts, settings, norm_cap)
+    cached = entries.unpack(cache.lookup_packs(night.store, "edits", scope)) if requests else {}
+    with bar("targets", len(requests)) as advance:
+        found = engine.find_targets(
+            model,
+            layer,
+            list(requests.values()),
+            background.contexts,
+            settings,
+            norm_cap=norm_cap,
+            cached=cached,
+            advance=advance,
+        )
+    if found.fresh:
+        cache.remember_pack(night.store, "edits", scope, entries.pack(found.fresh))
+    marked = _refused(corrections, {d: str(fault) for d, fault in found.refused.items()})
+    tensor = _solved(night, base, model, layer, found.known, background, weight) if found.known else None
+    return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
+
+
+def chosen_strength(night: Night) -> tuple[float, float]:
+    """Background keys per fact and norm cap: what the fleet asks for, or the defaults that were measured
+    on development facts (docs/LOG.md)."""
+    settings = night.settings.editing
+    weight = DEFAULT_WEIGHT if settings.covariance_weight == "auto" else settings.covariance_weight
+    cap = DEFAULT_NORM_CAP if settings.norm_cap == "auto" else settings.norm_cap
+    return float(weight), float(cap)
+
+
+DEFAULT_WEIGHT = 150.0
+DEFAULT_NORM_CAP = 0.75
+
+
+def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:
+    for correction in corrections.active:
+        if (why := refused.get(correction.request.digest)) is not None:
+            corrections = ledger.reject(
+                corrections, [correction.correction_id], "model_cannot_take_it", {"detail": why}
+            )
+    return corrections
+
+
+def _solved(
+    night: Night,
+    base: Release,
+    model: LanguageModel,
+    layer: int,
+    targets: dict[str, Target],
+    background: Background,
+    weight: float,
+) -> RawTensor:
+    family = model.family
+    update = engine.solve_targets(targets, background.covariance, night.settings.editing, weight=weight)
+    raw = publish.read_tensor(night.store, base, family.weight_name(layer))
+    stored = apply.tensor_of(raw.data, raw.dtype, raw.shape)
+    new = apply.edited(stored, update, stored_transposed=family.stored_transposed)
+    return RawTensor(raw.dtype, raw.shape, apply.bytes_of(new))

@@ -1,0 +1,84 @@
+"""A night: what one run of one model works with, opened once and handed from task to task."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from corrigenda.config import Defaults, Fleet, ModelEntry, load_fleet
+from corrigenda.facts import sha256_hex
+from corrigenda.models.sources import cache_home
+from corrigenda.storage import lease
+from corrigenda.storage.intake import Intake
+from corrigenda.storage.objects import ObjectStore, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFleet:
+    """A fleet's configuration with its queue and store opened, for one run."""
+
+    config: Fleet
+    store: ObjectStore
+    queue: ObjectStore
+    run_id: str
+    started_at: datetime
+
+
+class Night:
+    """One model's part of a run. A plain class: the orchestrator shows its name and stores nothing of it."""
+
+    __slots__ = ("entry", "fleet", "intake", "settings")
+
+    def __init__(self, fleet: OpenFleet, name: str, intake: Intake) -> None:
+        self.fleet: OpenFleet = fleet
+        self.entry: ModelEntry = fleet.config.model(name)
+        self.settings: Defaults = fleet.config.settings_of(self.entry)
+        self.intake: Intake = intake
+
+    def __str__(self) -> str:
+        return self.entry.name
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.fleet.store
+
+    @property
+    def workplace(self) -> Path:
+        """Where this model's base and candidate are materialised: a cache, safe to delete."""
+        return cache_home() / "work" / sha256_hex(self.store.url.encode())[:12] / self.name
+
+    @property
+    def blob_cache(self) -> Path:
+        """Blobs that base, candidate and the demo's pull share by hard links."""
+        return cache_home() / "blobs"
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Be the only writer of this model. Raises LostRaceError when another run holds it."""
+        owner = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{self.fleet.run_id}"
+        with lease.hold(self.store, self.name, owner):
+            yield
+
+
+def open_fleet(config: Path) -> OpenFleet:
+    """Open a configuration's queue and store; a store that is a directory is made when it is not there."""
+    fleet = load_fleet(config)
+    now = datetime.now(UTC)
+    return OpenFleet(
+        config=fleet,
+        store=open_store(fleet.store, root=fleet.root, create=True),
+        queue=open_store(fleet.queue, root=fleet.root, create=True),
+        run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        started_at=now,
+    )

@@ -1,0 +1,79 @@
+"""Making a candidate visible: manifest, canary, read-back of what is stored, then one compare-and-swap."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+import transformers
+from prefect import task
+
+from corrigenda.editing.layer_scores import LayerScores
+from corrigenda.facts import digest_of
+from corrigenda.storage import blobs, ledger, publish, pull
+from corrigenda.storage.ledger import Ledger
+from corrigenda.storage.manifests import Release
+from corrigenda.storage.publish import Candidate
+from corrigenda.tasks.edit import Edit
+from corrigenda.tasks.ingest import Plan
+from corrigenda.tasks.night import Night
+from corrigenda.tasks.options import RETRIED
+from corrigenda.tasks.validate import Proof
+
+
+def asked_for(night: Night) -> str:
+    """The digest of all settings that can change a published weight: other settings, another release."""
+    settings = night.settings
+    sections = (settings.editing, settings.localization, settings.covariance)
+    return digest_of([section.model_dump() for section in sections])
+
+
+@task(**RETRIED)
+def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScores, proof: Proof) -> Release:
+    """Write the manifest of what was tested and point `canary` at it."""
+    candidate = Candidate(
+        layer=edit.layer,
+        settings={"asked": asked_for(night), "editing": edit.settings, "localization": scores.to_json()},
+        gates=proof.verdict.as_json(),
+        **_books(night, plan, edit.ledger),
+    )
+    return publish.stage(night.store, base, proof.files, candidate, parent=plan.head)
+
+
+@task(**RETRIED)
+def stage_books(night: Night, base: Release, plan: Plan) -> Release:
+    """A candidate with the head's own files: the books have changed, the active set has not."""
+    head = plan.head
+    candidate = Candidate(
+        layer=head.layer,
+        settings=head.settings,
+        gates=head.gates,
+        **_books(night, plan, plan.ledger),
+    )
+    return publish.stage(night.store, base, head.files, candidate, parent=head)
+
+
+def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
+    return {
+        "ledger": blobs.put(night.store, corrections.to_parquet()),
+        "consumed": blobs.put(night.store, ledger.consumed_to_parquet(plan.consumed)),
+        "counts": {"run_id": night.fleet.run_id, **corrections.counts},
+        "details": {
+            "run_id": night.fleet.run_id,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "machine": platform.machine(),
+        },
+    }
+
+
+@task(**RETRIED)
+def publish_release(night: Night, plan: Plan, release: Release) -> Release:
+    """Read the staged files back as a consumer would, then move `latest`: the night's one visible act.
+
+    Raises LostRaceError when another run was first.
+    """
+    pull.pull(night.store, night.name, "canary", night.workplace / "candidate", night.blob_cache)
+    publish.promote(night.store, release, seen=plan.seen)
+    return release

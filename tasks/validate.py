@@ -1,0 +1,152 @@
+"""Proving a candidate: scored as it is materialised from the store, against the base's cached scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+from prefect import task
+from torch import Tensor
+
+from corrigenda.errors import GateError
+from corrigenda.models import loading
+from corrigenda.models.loading import LanguageModel
+from corrigenda.storage import cache, ledger, manifests, publish, pull
+from corrigenda.storage.blobs import BlobRef
+from corrigenda.storage.ledger import Ledger
+from corrigenda.storage.manifests import Release
+from corrigenda.storage.objects import ObjectStore
+from corrigenda.storage.proxy_facts import read_proxy_facts
+from corrigenda.tasks.edit import Edit, background_text, identity
+from corrigenda.tasks.night import Night
+from corrigenda.tasks.options import PLAIN, RETRIED
+from corrigenda.tasks.progress import bar
+from corrigenda.validation import base_scores, gates, results, rows, scoring
+from corrigenda.validation.drift import as_base, drift
+from corrigenda.validation.gates import Verdict
+from corrigenda.validation.probes import probes_of
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What validation found of a candidate.
+
+    files   the very blobs that were tested, by path
+    rows    one per probe (validation.tables.ROWS)
+    """
+
+    files: Mapping[str, BlobRef]
+    rows: pa.Table
+    verdict: Verdict
+
+
+@task(**PLAIN)
+def validate(night: Night, base: Release, model: LanguageModel, candidate: Edit) -> Proof:
+    """Store the candidate's blobs, load them as a consumer would, and score every probe."""
+    replaced = {model.weight_name(candidate.layer): candidate.tensor} if candidate.tensor else {}
+    files = publish.replaced_files(night.store, base, replaced)
+    place = night.workplace / "candidate"
+    pull.materialise(night.store, replace(base, files=files), place, night.blob_cache)
+    edited = loading.load(place, night.settings.device)
+    scored = _score(night, base, model, edited, candidate)
+    return Proof(files, scored, gates.verdict(scored, night.settings.gates))
+
+
+def _score(
+    night: Night, base: Release, model: LanguageModel, edited: LanguageModel, candidate: Edit
+) -> pa.Table:
+    asked = probes_of(candidate.ledger.active, pool=read_proxy_facts())
+    scope = base_scores.scope(**identity(base))
+    with bar("probes, base", len(asked)) as advance:
+        known = cache.lookup_packs(night.store, "scores", scope)
+        before = base_scores.score_base(model, asked, known, progress=advance)
+    if before.fresh:
+        cache.remember_pack(night.store, "scores", scope, before.fresh)
+    with bar("probes, candidate", len(asked)) as advance:
+        after = scoring.score(edited, before.probes, progress=advance)
+    return rows.judge(
+        before.probes,
+        before.scores,
+        after,
+        _drift(night, base, model, edited, candidate.layer),
+        run_id=night.fleet.run_id,
+        model=night.name,
+        scored_at=datetime.now(UTC),
+        release=publish.next_number(night.store, night.name),
+    )
+
+
+def _drift(night: Night, base: Release, model: LanguageModel, edited: LanguageModel, layer: int) -> pa.Table:
+    text = background_text(night, base, model, night.settings.drift, "held-out text")
+    original: Tensor = model.weight(layer)
+    with bar("drift", len(text)) as advance:
+        return drift(edited, text.tolist(), as_base(edited, layer, original), progress=advance)
+
+
+@task(**PLAIN)
+def quarantine(night: Night, corrections: Ledger, proof: Proof) -> Ledger:
+    """Send the corrections that keep the candidate from passing out of the active set, with the evidence.
+
+    Raises GateError when nobody can be named: leaving corrections out would not help.
+    """
+    active = {correction.correction_id for correction in corrections.active}
+    found = {
+        culprit.correction_id: culprit
+        for culprit in reversed(gates.culprits(proof.rows, night.settings.gates))
+        if culprit.enough and culprit.correction_id in active
+    }
+    if not found:
+        raise gate_error(night, proof, "and no correction can be named as the cause")
+    for name, culprit in sorted(found.items()):
+        corrections = ledger.quarantine(corrections, [name], culprit.reason, asdict(culprit))
+    return corrections
+
+
+def gate_error(night: Night, proof: Proof, why: str) -> GateError:
+    """The evidence goes on record, then the error says which gates are short."""
+    record_evidence(night.store, proof)
+    short = {gate.gate: (gate.figure, gate.threshold) for gate in proof.verdict.short}
+    return GateError(
+        f"the candidate did not pass its gates, {why}; nothing was published and the old release stands",
+        remedy="See `corrigenda results gates`; mend or retract corrections, or change the gates",
+        model=night.name,
+        **short,
+    )
+
+
+def record_evidence(store: ObjectStore, proof: Proof) -> None:
+    """Keep the rows of a candidate that was not published."""
+    if proof.rows.num_rows:
+        results.append(store, rows.unpublished(proof.rows), proof.verdict)
+
+
+@task(**RETRIED)
+def record(night: Night, release: Release, proof: Proof) -> None:
+    """Keep the rows of the release that is about to become visible."""
+    if release.files != dict(proof.files):
+        raise GateError(
+            "what is staged is not what was tested",
+            remedy="Run again; if it happens twice, run `corrigenda doctor`",
+            model=night.name,
+            release=release.number,
+        )
+    if proof.rows.num_rows:
+        results.append(night.store, proof.rows, proof.verdict)
+
+
+def releases_of(store: ObjectStore, models: Sequence[str]) -> list[dict[str, object]]:
+    """Published releases as the table of that name has them (validation.tables.RELEASES)."""
+    return [
+        {
+            "model": release.model,
+            "release": release.number,
+            "run_id": release.counts.get("run_id"),
+            "created_at": release.created_at,
+            "layer": release.layer,
+            "manifest": release.digest,
+        }
+        for model in models
+        for release in manifests.history(store, model)
+    ]

@@ -28,6 +28,15 @@ def known_facts(
     return tuple(random.Random(seed).sample(known, min(sample, len(known))))
 
 
+def sampled_facts(
+    first: Sequence[ProxyFact], pool: Sequence[ProxyFact], sample: int, seed: int
+) -> tuple[ProxyFact, ...]:
+    """The facts `first`, filled up to `sample` with others of the pool: for models that know too little."""
+    others = [fact for fact in pool if fact not in set(first)]
+    missing = min(max(0, sample - len(first)), len(others))
+    return (*first, *random.Random(seed).sample(others, missing))
+
+
 def says(model: LanguageModel, prompts: Sequence[str], answers: Sequence[str]) -> list[bool]:
     """Whether greedy decoding continues each prompt with its answer, token by token.
 

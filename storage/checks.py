@@ -27,6 +27,7 @@ REMEDIES: dict[str, str] = {
     "many_slots": "Leave exactly one `{}` and write the rest of the prompt out",
     "too_long": "Shorten it: this is a text, not a fact (the documentation's table has the limits)",
     "subject_not_in_prompt": "Spell the subject alike in both, or put `{}` in its place",
+    "unknown_shape": "Give this record the same fields as the others",
     "too_many": "Give at most 1000 entries",
     "control_character": "Remove NUL and other control characters",
     "empty_entry": "Remove the entry, or fill in its text (and the answer, for a neighbour)",

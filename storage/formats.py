@@ -175,7 +175,7 @@ def _converted(
     numbers, undated = [], False
     for number, record in enumerate(records):
         try:
-            for row in rows_of(shape or "corrections", record):
+            for row in rows_of(record, shape_of(record) or shape):
                 undated |= not row.get("asserted_at")
                 row["asserted_at"] = row.get("asserted_at") or at.isoformat()
                 rows.append(row | ({"model": model} if model is not None else {}))

@@ -42,11 +42,13 @@ def shape_of(record: Record) -> str | None:
     return None
 
 
-def rows_of(shape: str, record: Record) -> Iterator[Row]:
+def rows_of(record: Record, shape: str | None) -> Iterator[Row]:
     """The rows that a record says; texts are texts and lists are lists, the rest is for `checks` to judge.
 
     Raises RecordError.
     """
+    if shape is None or shape not in ("corrections", shape_of(record)):
+        raise RecordError("unknown_shape", ", ".join(map(str, record))[:100])
     for row in _SHAPES[shape](record):
         if not row.get("correction_id") and row.get("action") != "retract":
             row["correction_id"] = (

@@ -1,5 +1,6 @@
--- Rows of published releases: the run is the one that the release's manifest names. Rows of a run that lost
--- its race, or whose candidate failed, are in `rows` only.
+-- Rows of published releases: the run is the one that the release's manifest names, and so is the number. Rows
+-- of a run that lost its race, or whose candidate failed, are in `rows` only.
 create view published as
-select rows.* from rows
-semi join releases using (model, release, run_id)
+select rows.* replace (releases.release as release)
+from rows
+join releases using (model, run_id)

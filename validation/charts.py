@@ -80,10 +80,8 @@ def margin_chart(title: str, before: Mapping[int, int], after: Mapping[int, int]
             x = (bin_ + 16) * step + step * (0.08 + 0.42 * place)
             label = f"{side}: {count} at {bin_ / 2:g} to {bin_ / 2 + 0.5:g} nats"
             bars.append(Bar(x, top, step * 0.42, HEIGHT - MARGIN - top, side, label))
-    ticks = [
-        Mark((nats + 8) * 2 * step, HEIGHT - 4, f"{nats:+d}" if nats else "0") for nats in range(-6, 7, 2)
-    ]
-    return Chart(title, tuple(bars), ticks=tuple(ticks))
+    ticks = tuple(Mark((nats + 8) * 2 * step, HEIGHT - 4, str(nats)) for nats in range(-6, 7, 2))
+    return Chart(title, tuple(bars), ticks=ticks, top=f"{highest} probes")
 
 
 def line_chart(title: str, values: Sequence[tuple[int, float]]) -> Chart:

@@ -64,7 +64,7 @@ def render(connection: duckdb.DuckDBPyConnection, subject: Subject) -> str:
     history = _rows(connection, "results_history", model=subject.model)
     page = {
         "subject": subject,
-        "gates": [_shown_gate(gate) for gate in subject.gates.get("gates", ())],
+        "gates": [_shown_gate(gate) for gate in subject.gates.get("gates", ()) if _is_told(gate)],
         "figures": _shown_figures(subject.gates.get("figures", {})),
         "layers": _layers(subject.layers),
         "margins": _margins(_rows(connection, "report_margins", **asked)),
@@ -80,6 +80,11 @@ def render(connection: duckdb.DuckDBPyConnection, subject: Subject) -> str:
 def _rows(connection: duckdb.DuckDBPyConnection, query: str, **asked: object) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = connection.sql(sql(query), params=asked).to_arrow_table().to_pylist()
     return rows
+
+
+def _is_told(gate: Mapping[str, Any]) -> bool:
+    """Who brings no fixed probes need not read of them."""
+    return gate["gate"] != "fixed_drop" or gate["figure"] is not None
 
 
 def _shown_gate(gate: Mapping[str, Any]) -> dict[str, Any]:

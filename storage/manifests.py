@@ -97,7 +97,7 @@ def from_bytes(body: bytes) -> Release:
         if to_bytes(release) != body:
             raise ValueError("it is not in canonical form")
         return release
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as fault:
         raise CorruptBlobError(
             f"this manifest is not acceptable: {fault}",
             remedy="Do not use this release; roll back, and find out who wrote it",

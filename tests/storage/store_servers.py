@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,51 @@ def serve(command: list[str], endpoint: str, log: Path) -> Iterator[str]:
     finally:
         server.kill()  # nothing of it is wanted any more; SeaweedFS takes its time to stop
         server.wait(20)
+
+
+class CuttingProxy:
+    """A line that breaks: forwards TCP to a server, and cuts connections after a random number of bytes.
+
+    cuts   how many connections are still to be cut; afterwards the line is good
+    """
+
+    def __init__(self, endpoint: str, cuts: int, most: int, seed: int = 0) -> None:
+        self.target = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
+        self.cuts, self.most, self.done = cuts, most, 0
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            upstream = socket.create_connection(self.target)
+            with self._lock:
+                cut = self.done < self.cuts
+                self.done += cut
+                budget = self._random.randrange(self.most) if cut else None
+            threading.Thread(target=self._forward, args=(client, upstream, None), daemon=True).start()
+            threading.Thread(target=self._forward, args=(upstream, client, budget), daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket, budget: int | None) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if budget is not None and len(data) >= budget:
+                    target.sendall(data[:budget])
+                    break
+                target.sendall(data)
+                budget = None if budget is None else budget - len(data)
+        except OSError:
+            return  # the other side has gone, which is what a cut is
+        finally:
+            for end in (source, target):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)

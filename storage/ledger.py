@@ -257,7 +257,10 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _rows(body: bytes, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     try:
-        for batch in pq.ParquetFile(BytesIO(body)).iter_batches(columns=schema.names):
+        file = pq.ParquetFile(BytesIO(body))
+        if missing := set(schema.names) - set(file.schema_arrow.names):
+            raise ValueError(f"columns are missing: {', '.join(sorted(missing))}")
+        for batch in file.iter_batches(columns=schema.names):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as fault:
         raise CorruptBlobError(

@@ -1,0 +1,223 @@
+"""The golden-layer study: is there one layer that serves all edits, and which localizer finds it?
+
+    python bench/bench_layers.py --facts 100 --minutes 60
+
+Resumable: every (model, data, layer) is a file of its own under bench/results/layers; a run does what is
+missing, coarse layers first, and writes docs/golden-layers.md from whatever there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import layer_page
+import pyarrow.parquet as pq
+import torch
+from layer_study import (
+    Exam,
+    LayerResult,
+    Strength,
+    StudyFact,
+    counterfact,
+    draw,
+    plain_single_edit,
+    proxies,
+    sweep_layer,
+    zsre,
+)
+from torch import Tensor
+
+from corrigenda.config import Corpus, Localization, Localizer
+from corrigenda.editing.corpus import background_tokens
+from corrigenda.editing.covariance import key_covariance
+from corrigenda.editing.localize import localize
+from corrigenda.editing.proxy import known_facts
+from corrigenda.editing.trials import trial_of
+from corrigenda.facts import ProxyFact, digest_of
+from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.sources import resolve
+from corrigenda.storage.proxy_facts import read_proxy_facts
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+RESULTS = ROOT / "bench" / "results" / "layers"
+SETS = ("proxy", "counterfact", "zsre")
+TIMED_FACTS, TIMED_LAYERS = 3, 3
+
+
+def main() -> None:
+    asked = arguments()
+    strength = Strength(
+        facts=asked.facts,
+        steps=asked.steps,
+        norm_cap=asked.norm_cap,
+        weight=asked.weight,
+        seed=asked.seed,
+        background_tokens=asked.background_tokens,
+    )
+    place = RESULTS / digest_of(asdict(strength))[:8]
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "strength.json").write_text(json.dumps(asdict(strength)), encoding="utf-8")
+    deadline = time.monotonic() + 60 * asked.minutes
+    if not asked.page_only:
+        for given in asked.model:
+            name, _, source = given.partition("=")
+            study(name, source, place, strength, asked, deadline)
+    page = layer_page.write(place, ROOT / "docs")
+    print(f"written: {page.relative_to(ROOT)}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--model", action="append", metavar="NAME=SOURCE", help="any source that fleet.toml takes")
+    add("--data", default=",".join(SETS), help="which sets to sweep")
+    add("--layers", default="", help="layers to sweep, with commas; default: all, coarse first")
+    add("--facts", type=int, default=100, help="test facts per data set, edited in one batch")
+    add("--sample", type=int, default=30, help="proxy facts of the localizers")
+    add("--steps", type=int, default=25)
+    add("--norm-cap", type=float, default=0.75)
+    add("--weight", type=float, default=150.0)
+    add("--background-tokens", type=int, default=16_384)
+    add("--seed", type=int, default=0)
+    add("--minutes", type=float, default=600.0, help="stop after about this time; the next run goes on")
+    add("--page-only", action="store_true", help="only write the page from the results there are")
+    asked = parser.parse_args()
+    asked.model = asked.model or ["smollm2-135m=demo:smollm2-135m"]
+    return asked
+
+
+def study(
+    name: str, source: str, place: Path, strength: Strength, asked: argparse.Namespace, deadline: float
+) -> None:
+    """All that is missing of one model's results, until the deadline."""
+    model = load(resolve(source, root=ROOT), device="auto")
+    known = known_facts(model, read_proxy_facts(), asked.sample, strength.seed)
+    home = place / name
+    exams = dict(_exams(model, known, strength, asked.data.split(",")))
+    localizers(model, known, home, deadline)
+    wanted = [int(x) for x in asked.layers.split(",") if x] or coarse_first(model.n_layers)
+    missing = [
+        (layer, which) for layer in wanted for which in exams if not result(home, which, layer).exists()
+    ]
+    if missing and time.monotonic() < deadline:
+        covariances = background(model, sorted({layer for layer, _ in missing}), strength)
+        timing(model, exams, covariances, strength, home)
+        for layer, which in missing:
+            if time.monotonic() > deadline:
+                break
+            done = sweep_layer(model, exams[which], layer, covariances[layer], strength)
+            done.write(result(home, which, layer))
+            print(f"{name} {which} layer {layer}: {sum(done.seconds.values()):.0f} s", flush=True)
+    unedited(model, exams, home)
+
+
+def _exams(
+    model: LanguageModel, known: Sequence[ProxyFact], strength: Strength, sets: Sequence[str]
+) -> Iterator[tuple[str, Exam]]:
+    """The sets asked for, in the order of SETS; no subject is in two of them."""
+    taken = {fact.subject for fact in known}
+    for which in SETS:
+        if which not in sets:
+            continue
+        facts = _facts(which, model, known, strength, taken)
+        taken |= {fact.request.subject for fact in facts}
+        yield which, Exam(model, facts)
+
+
+def _facts(
+    which: str, model: LanguageModel, known: Sequence[ProxyFact], strength: Strength, taken: set[str]
+) -> list[StudyFact]:
+    if which == "proxy":
+        return proxies(known)
+    rows: list[dict[str, Any]] = draw(
+        pq.read_table(DATA / f"{which}_dev.parquet").to_pylist(), strength.facts, taken, strength.seed
+    )
+    return counterfact(rows) if which == "counterfact" else zsre(rows, model)
+
+
+def result(home: Path, which: str, layer: int) -> Path:
+    return home / which / f"layer-{layer:03d}.json"
+
+
+def coarse_first(n: int) -> list[int]:
+    """All layers in such an order that a study cut short has covered the model evenly."""
+    order: list[int] = []
+    step = 1 << max(0, (n - 1).bit_length() - 2)
+    while step >= 1:
+        order += [layer for layer in range(0, n, step) if layer not in order]
+        step //= 2
+    return order
+
+
+def localizers(model: LanguageModel, known: Sequence[ProxyFact], home: Path, deadline: float) -> None:
+    """Every method's scores on the proxy facts, with the time it took."""
+    home.mkdir(parents=True, exist_ok=True)
+    for method in get_args(Localizer):
+        path = home / f"localizer-{method}.json"
+        if path.exists() or time.monotonic() > deadline:
+            continue
+        # The first call of a process pays for allocations; a timed one follows it.
+        if method == "lga":
+            localize(model, known[:8], Localization(method=method))
+        started = time.perf_counter()
+        trial = trial_of(model, known) if method == "two-stage" else None
+        found = localize(model, known, Localization(method=method), trial=trial)
+        took = time.perf_counter() - started
+        path.write_text(json.dumps(found.to_json() | {"seconds": took}), encoding="utf-8")
+        print(f"{home.name} {method}: layer {found.pick}, {took:.1f} s", flush=True)
+
+
+def background(model: LanguageModel, layers: Sequence[int], strength: Strength) -> dict[int, Tensor]:
+    """Key covariances of the layers, with a small ridge, from WikiText or the model's own text."""
+    corpus = DATA / "wikitext_train_head.parquet"
+    source = str(corpus) if corpus.exists() else "self"
+    tokens = background_tokens(model, Corpus(source=source, tokens=strength.background_tokens))
+    found = key_covariance(model, layers, tokens)
+    for covariance in found.values():
+        covariance.diagonal().add_(1e-3 * covariance.diagonal().mean())
+    return found
+
+
+def timing(
+    model: LanguageModel,
+    exams: dict[str, Exam],
+    covariances: dict[int, Tensor],
+    strength: Strength,
+    home: Path,
+) -> None:
+    """Seconds of a plain single edit of a proxy fact: a sample, spread over the layers."""
+    path = home / "timing.json"
+    if path.exists() or "proxy" not in exams:
+        return
+    layers = sorted(covariances)
+    spread = [layers[round(i * (len(layers) - 1) / (TIMED_LAYERS - 1))] for i in range(TIMED_LAYERS)]
+    spent = [
+        plain_single_edit(model, fact, layer, covariances[layer], strength)
+        for layer in spread
+        for fact in exams["proxy"].facts[:TIMED_FACTS]
+    ]
+    facts = len(exams["proxy"].facts)
+    row = {"seconds": sum(spent) / len(spent), "timed": len(spent), "facts": facts}
+    path.write_text(
+        json.dumps(row | {"layers": model.n_layers, "threads": torch.get_num_threads()}), encoding="utf-8"
+    )
+
+
+def unedited(model: LanguageModel, exams: dict[str, Exam], home: Path) -> None:
+    """The base's own outcome on every set."""
+    for which, exam in exams.items():
+        path = home / which / "base.json"
+        if not path.exists():
+            marks = exam.mark(0)
+            LayerResult(-1, marks, marks, {}).write(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Benchmarks are scripts beside the package; their parts are tested like anything else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+for place in (ROOT / "bench", ROOT / "tests" / "editing"):
+    sys.path.insert(0, str(place))
+torch.set_num_threads(1)

@@ -137,10 +137,9 @@ def _regret_table(
         pick = "any" if name == "random" else str(found["pick"])
         yield f"| {name} | {pick} | {share} | {found['seconds']:.1f} | {' | '.join(cells)} |"
     for other, sweep in sweeps.items():
-        pick = sweep.layers[stats.golden(sweep.m())]
-        cells = ["(itself)" if which == other else _regret_cell(s, pick) for which, s in tests.items()]
-        label = f"brute force on {other}"
-        yield f"| {label} | {pick} | | {sum(sweep.seconds.values()):.0f} | {' | '.join(cells)} |"
+        best = sweep.layers[stats.golden(sweep.m())]
+        cells = ["(itself)" if which == other else _regret_cell(s, best) for which, s in tests.items()]
+        yield f"| brute force on {other} | {best} | | {sum(sweep.seconds.values()):.0f} | {' | '.join(cells)} |"
     yield ""
 
 

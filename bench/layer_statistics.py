@@ -37,7 +37,8 @@ def overall(outcome: Floats, columns: tuple[tuple[int, ...], ...]) -> Floats:
         counts = asked.sum(-1)
         total = np.where(asked, part, 0.0).sum(-1)
         kinds.append(np.divide(total, counts, out=np.full(total.shape, np.nan), where=counts > 0))
-    return np.nanmean(np.stack(kinds, -1), -1)
+    mean: Floats = np.nanmean(np.stack(kinds, -1), -1)
+    return mean
 
 
 ALL = ((0,), (1, 2), (3, 4))
@@ -98,9 +99,3 @@ def bootstrap(statistic: object, n: int, seed: int) -> Interval:
     values = np.array([statistic(rng.integers(0, n, n)) for _ in range(RESAMPLES)])
     low, high = np.quantile(values, (0.025, 0.975))
     return Interval(float(statistic(np.arange(n))), float(low), float(high))
-
-
-def rank_correlation(a: Floats, b: Floats) -> float:
-    """Spearman's, over layers."""
-    ranks = [np.argsort(np.argsort(x)).astype(float) for x in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])

@@ -139,7 +139,8 @@ def _regret_table(
     for other, sweep in sweeps.items():
         best = sweep.layers[stats.golden(sweep.m())]
         cells = ["(itself)" if which == other else _regret_cell(s, best) for which, s in tests.items()]
-        yield f"| brute force on {other} | {best} | | {sum(sweep.seconds.values()):.0f} | {' | '.join(cells)} |"
+        took = sum(sweep.seconds.values())
+        yield f"| brute force on {other} | {best} | | {took:.0f} | {' | '.join(cells)} |"
     yield ""
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import layer_statistics as stats
 import numpy as np
-from layer_statistics import ALL, HALF_A, HALF_B, Floats, overall
-from layer_study import LayerResult
+
+from bench import layer_statistics as stats
+from bench.layer_statistics import ALL, HALF_A, HALF_B, Floats, overall
+from bench.layer_study import LayerResult
 
 COLOURS = {"proxy": "#808080", "counterfact": "#4878a8", "zsre": "#d8a018"}
 

@@ -8,6 +8,6 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-for place in (ROOT / "bench", ROOT / "tests" / "editing"):
+for place in (ROOT, ROOT / "tests" / "editing"):
     sys.path.insert(0, str(place))
 torch.set_num_threads(1)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 
-import bench_layers
-import layer_page
-import layer_statistics as stats
 import numpy as np
 import pytest
 import torch
-from layer_statistics import ALL, overall
-from layer_study import Exam, LayerResult, Question, Strength, proxies, single_updates, sweep_layer
 from tiny_models import FACTS, tiny
 
+from bench import layer_page
+from bench import layer_statistics as stats
+from bench import layers as bench_layers
+from bench.layer_statistics import ALL, overall
+from bench.layer_study import Exam, LayerResult, Question, Strength, proxies, single_updates, sweep_layer
 from corrigenda.editing.engine import find_targets
 
 STRENGTH = Strength(facts=6, steps=4, norm_cap=0.75, weight=15.0, seed=0, background_tokens=1_000)

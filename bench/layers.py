@@ -1,6 +1,6 @@
 """The golden-layer study: is there one layer that serves all edits, and which localizer finds it?
 
-    python bench/bench_layers.py --facts 100 --minutes 60
+    python -m bench.layers --facts 100 --minutes 60
 
 Resumable: every (model, data, layer) is a file of its own under bench/results/layers; a run does what is
 missing, coarse layers first, and writes docs/golden-layers.md from whatever there is.
@@ -16,10 +16,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-import layer_page
 import pyarrow.parquet as pq
 import torch
-from layer_study import (
+from torch import Tensor
+
+from bench import layer_page
+from bench.layer_study import (
     Exam,
     LayerResult,
     Strength,
@@ -31,8 +33,6 @@ from layer_study import (
     sweep_layer,
     zsre,
 )
-from torch import Tensor
-
 from corrigenda.config import Corpus, Localization, Localizer
 from corrigenda.editing.corpus import background_tokens
 from corrigenda.editing.covariance import key_covariance

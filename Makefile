@@ -1,0 +1,77 @@
+# Two commands do everything on a machine with python3 (3.11+), pip and make:
+#   make demo    the whole job on a real model
+#   make test    the tests
+# Override on the command line: PYTHON=python3.12 VENV=/tmp/venv PIP_ARGS="--index-url https://…" DEMO=/tmp/demo
+
+PYTHON   ?= python3
+VENV     ?= .venv
+PIP_ARGS ?=
+DEMO     ?= demo
+
+BIN      := $(VENV)/bin
+PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+FOLDERS  := editing flows models storage tasks validation
+VIEW     := build/types/corrigenda
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-layers lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.pipeline  ## the whole job on a real model, into ./demo (or DEMO=dir)
+	$(BIN)/corrigenda demo $(DEMO)
+
+test: $(VENV)/.dev  ## all tests
+	$(BIN)/python -m pytest
+
+dev: $(VENV)/.dev $(VIEW)/.laid  ## the development environment and the view for type checkers
+
+check: dev  ## ruff, mypy, imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p corrigenda
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: bench-edit bench-quality bench-queue bench-layers  ## all benchmarks
+
+bench-edit: $(VENV)/.dev  ## speed of a batch of edits
+	$(BIN)/python bench/bench_edit.py
+
+bench-quality: $(VENV)/.dev  ## quality of a batch of edits
+	$(BIN)/python bench/bench_quality.py
+
+bench-queue: $(VENV)/.dev  ## a million queued rows
+	$(BIN)/python bench/bench_queue.py
+
+bench-layers: $(VENV)/.dev  ## the golden-layer study
+	$(BIN)/python bench/bench_layers.py
+
+lock: $(VENV)/.dev  ## write constraints.txt anew from what is installed
+	$(BIN)/python .ci/lock.py > constraints.tmp && mv constraints.tmp constraints.txt
+
+clean:  ## remove what the targets above made, but for the demo's directory
+	rm -rf $(VENV) build corrigenda.egg-info .mypy_cache .ruff_cache
+
+# Stamps: a second call installs nothing.
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "corrigenda needs Python 3.11 or later: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.pipeline: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "installing corrigenda and its pipeline into $(VENV)" >&2
+	$(PIP) --editable '.[pipeline]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.pipeline
+	@echo "installing the development tools into $(VENV)" >&2
+	$(PIP) --editable '.[pipeline,dev]'
+	@touch $@
+
+# Type checkers do not follow setuptools' package-dir: they get a view in which the names are paths.
+$(VIEW)/.laid: pyproject.toml $(wildcard src/corrigenda/*)
+	@mkdir -p $(VIEW) && find $(VIEW) -type l -delete
+	@for item in src/corrigenda/*; do ln -sfn "../../../$$item" "$(VIEW)/$$(basename $$item)"; done
+	@for folder in $(FOLDERS); do ln -sfn "../../../$$folder" "$(VIEW)/$$folder"; done
+	@rm -rf $(VIEW)/__pycache__ && touch $@

@@ -1,0 +1,115 @@
+"""The architecture, executable: who may import whom, what is mapped, and what stays out of light commands."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BASE = {"errors", "facts", "config", "__version__"}
+
+# Each part with the parts of corrigenda and the distributions that it may import.
+MAY_IMPORT = {
+    "flows": (BASE | {"tasks", "editing", "models", "validation", "storage"}, {"prefect"}),
+    "tasks": (
+        BASE | {"editing", "models", "validation", "storage"},
+        {"prefect", "torch", "safetensors", "pyarrow", "rich"},
+    ),
+    "editing": (BASE | {"models"}, {"torch", "numpy", "safetensors", "datasets"}),
+    "models": (BASE, {"torch", "transformers", "safetensors", "huggingface_hub", "gguf", "numpy"}),
+    "validation": (BASE | {"models"}, {"duckdb", "pyarrow", "jinja2", "numpy", "torch"}),
+    "storage": (BASE, {"pyarrow", "boto3", "botocore", "numpy"}),
+}
+BARE_IMPORT_OF_THE_COMMAND_LINE = {"corrigenda", "typer", "rich"}
+# Imported by commands when they run, never when the command line is put together.
+LATE = {"orchestra", "layer_picture"}
+CLI = [path for path in sorted((ROOT / "src/corrigenda/cli").glob("*.py")) if path.stem not in LATE]
+HEAVY = ("torch", "transformers", "prefect", "pyarrow", "duckdb", "boto3", "pydantic_settings")
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
+    """Dotted names of all modules that a file imports, outside of `if TYPE_CHECKING` when at the top."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            whole = node.module == "corrigenda"
+            yield from (f"corrigenda.{a.name}" for a in node.names) if whole else (node.module or "",)
+
+
+def foreign(names: Iterator[str]) -> set[str]:
+    """The distributions among the names: neither corrigenda's nor the standard library's."""
+    return {name.partition(".")[0] for name in names} - {"corrigenda", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_each_part_imports_only_what_lies_below_it(part: str) -> None:
+    inside, outside = MAY_IMPORT[part]
+    for path in (ROOT / part).rglob("*.py"):
+        own = {name.split(".")[1] for name in imports(path) if name.startswith("corrigenda.")}
+        assert own - {part} <= inside, path
+        assert foreign(imports(path)) <= outside, path
+
+
+def test_the_base_modules_import_no_other_part() -> None:
+    for name in ("errors", "facts", "config"):
+        path = ROOT / "src" / "corrigenda" / f"{name}.py"
+        own = {n.split(".")[1] for n in imports(path) if n.startswith("corrigenda.")}
+        assert own <= BASE, path
+        assert foreign(imports(path)) <= {"pydantic", "pydantic_settings"}, path
+
+
+@pytest.mark.parametrize("path", CLI, ids=lambda path: path.stem)
+def test_command_line_modules_import_heavy_things_only_inside_commands(path: Path) -> None:
+    assert foreign(imports(path, top_level_only=True)) <= BARE_IMPORT_OF_THE_COMMAND_LINE
+    own = {n for n in imports(path, top_level_only=True) if n.startswith("corrigenda.")}
+    assert {n.split(".")[1] for n in own} <= {"cli", "errors"}, path
+
+
+def test_every_package_is_mapped() -> None:
+    """setuptools ships only what pyproject names; a forgotten folder would be missing from the wheel."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    homes = settings["package-dir"]
+    found = {
+        ".".join([name, *path.parent.relative_to(ROOT / home).parts])
+        for name, home in homes.items()
+        for path in (ROOT / home).rglob("__init__.py")
+    }
+    assert found == set(settings["packages"])
+    at_the_top = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert at_the_top == {home for home in homes.values() if home != "src/corrigenda"}
+
+
+@pytest.mark.parametrize("command", [["--help"], ["status", "--help"], ["pull", "--help"]], ids=" ".join)
+def test_light_commands_import_nothing_heavy(command: list[str]) -> None:
+    script = (
+        "import sys\nfrom corrigenda.cli import main\n"
+        f"sys.argv = ['corrigenda', *{command!r}]\n"
+        "try:\n    main()\nfinally:\n"
+        f"    print('IMPORTED', *(m for m in {HEAVY!r} if m in sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "IMPORTED"
+
+
+def test_help_takes_less_than_half_a_second_of_cpu() -> None:
+    command = [sys.executable, "-c", "from corrigenda.cli import main; main()", "--help"]
+    assert min(cpu_seconds(command) for _ in range(3)) < 0.5
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """User and system time of one run of a command, once its bytecode is there."""
+    before = os.times()
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    after = os.times()
+    return after.children_user - before.children_user + after.children_system - before.children_system

@@ -1,0 +1,142 @@
+"""`fleet.toml`: read, checked, overridden; all faults at once, in words that say how to mend them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corrigenda.config import Editing, Fleet, load_fleet, selects
+from corrigenda.errors import ConfigError, NotFoundError
+
+FLEET = """
+[store]
+url = "./store"
+[queue]
+url = "s3://bucket/queue"
+endpoint_url = "http://localhost:8333"
+[defaults.gates]
+min_efficacy = 0.9
+[[models]]
+name = "one"
+source = "demo:one"
+tags = ["chat", "small"]
+[[models]]
+name = "two"
+source = "./two"
+gates = { min_efficacy = 0.5 }
+editing = { steps = 7 }
+"""
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return read(tmp_path, FLEET)
+
+
+def read(folder: Path, text: str) -> Fleet:
+    (folder / "fleet.toml").write_text(text, encoding="utf-8")
+    return load_fleet(folder / "fleet.toml")
+
+
+def test_a_file_is_read_whole(fleet: Fleet, tmp_path: Path) -> None:
+    assert fleet.root == tmp_path
+    assert (fleet.store.url, fleet.queue.endpoint_url) == ("./store", "http://localhost:8333")
+    assert [model.name for model in fleet.models] == ["one", "two"]
+
+
+def test_a_models_section_overrides_the_defaults_field_by_field(fleet: Fleet) -> None:
+    one, two = (fleet.settings_of(fleet.model(name)) for name in ("one", "two"))
+    assert (one.gates.min_efficacy, two.gates.min_efficacy) == (0.9, 0.5)
+    assert two.gates.max_locality_drop == one.gates.max_locality_drop
+    assert two.editing == one.editing.model_copy(update={"steps": 7})
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORRIGENDA_STORE__URL", "s3://elsewhere")
+    monkeypatch.setenv("CORRIGENDA_DEFAULTS__GATES__MIN_EFFICACY", "0.25")
+    fleet = read(tmp_path, FLEET)
+    assert fleet.store.url == "s3://elsewhere"
+    assert fleet.defaults.gates.min_efficacy == 0.25
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as fault:
+        read(tmp_path, '[store]\nurl = "s"\n[defaults.gates]\nmin_efficacy = 2\nunknown = 1\n')
+    for place in ("queue", "defaults.gates.min_efficacy", "defaults.gates.unknown"):
+        assert place in fault.value.remedy
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "gates = { min_eficacy = 0.5 }",
+        'gates = { min_efficacy = "high" }',
+        'gates = {}\nlocalization = { method = "rome" }',
+        "gates = {}\nlocalization = { layer = -1 }",
+    ],
+)
+def test_a_models_own_section_is_checked_when_the_file_is_read(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError):
+        read(tmp_path, FLEET.replace("gates = { min_efficacy = 0.5 }", wrong))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b", "é:"])
+def test_a_models_name_is_one_part_of_a_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="name"):
+        read(tmp_path, FLEET.replace('"one"', f'"{name}"'))
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="more than once: one"):
+        read(tmp_path, FLEET.replace('"two"', '"one"'))
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="corrigenda demo"):
+        load_fleet(tmp_path / "fleet.toml")
+
+
+@pytest.mark.parametrize("text", ["[store", "\x00", "a = 1\na = 2"])
+def test_what_is_not_toml_is_a_configuration_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        read(tmp_path, text)
+
+
+def test_an_unknown_model_is_answered_with_those_there_are(fleet: Fleet) -> None:
+    with pytest.raises(NotFoundError) as fault:
+        fleet.model("three")
+    assert fault.value.facts["models"] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ("one", ["one"]),
+        ("*", ["one", "two"]),
+        ("t*", ["two"]),
+        ("tag:chat", ["one"]),
+        ("tag:none", []),
+        ("o", []),
+    ],
+)
+def test_a_selector_is_a_name_a_glob_or_a_tag(fleet: Fleet, selector: str, names: list[str]) -> None:
+    assert fleet.matching(selector) == names
+
+
+def test_names_are_case_sensitive() -> None:
+    assert not selects("One", "one", ())
+
+
+@pytest.mark.parametrize("name", Editing.model_fields)
+def test_every_setting_of_the_editor_changes_its_digest(name: str) -> None:
+    plain = Editing()
+    other = {"solver": "emmet", "covariance_weight": 3.0, "norm_cap": 0.5}
+    value = other[name] if name in other else getattr(plain, name) + 1
+    assert plain.model_copy(update={name: value}).digest != plain.digest
+
+
+def test_secrets_are_not_shown(tmp_path: Path) -> None:
+    fleet = read(tmp_path, FLEET.replace('url = "./store"', 'url = "s3://b"\nsecret_key = "hush"'))
+    assert "hush" not in repr(fleet)
+    assert fleet.store.secret_key == "hush"

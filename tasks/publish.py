@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 from typing import Any
 
 import torch
-import transformers
 from prefect import task
 
 from corrigenda.editing.layer_scores import LayerScores
@@ -62,7 +62,7 @@ def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
         "details": {
             "run_id": night.fleet.run_id,
             "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            "transformers": version("transformers"),
             "machine": platform.machine(),
         },
     }

@@ -6,12 +6,12 @@ going on has written blobs that nothing names yet), and while it deletes, it hol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any
 
 from corrigenda.errors import CorruptBlobError, NotFoundError
@@ -58,10 +58,9 @@ def plan(store: ObjectStore, policy: Policy | None = None) -> Plan:
     """
     policy = policy or Policy()
     before = datetime.now(UTC) - policy.grace
-    marked, numbered = _mark_releases(store, policy)
-    doomed = [
-        info for info in _manifest_objects(store) if info.key not in numbered and info.modified < before
-    ]
+    marked, numbered = _mark_releases(store, policy.releases, before)
+    named = (info for model in manifests.models(store) for info in _manifest_objects(store, model))
+    doomed = [info for info in named if info.key not in numbered and info.modified < before]
     stale, alive = _sort_cache(store, policy)
     marked |= alive
     kept = size = 0
@@ -90,28 +89,31 @@ def collect(store: ObjectStore, policy: Policy | None = None) -> Plan:
     return found
 
 
-def _mark_releases(store: ObjectStore, policy: Policy) -> tuple[set[str], set[str]]:
+def _mark_releases(store: ObjectStore, newest: int | None, before: datetime) -> tuple[set[str], set[str]]:
     """Digests of blobs in use, and the keys of the manifests that are kept."""
     marked: set[str] = set()
     numbered: set[str] = set()
     for model in manifests.models(store):
-        for release in _kept(store, model, policy):
+        for release in _kept(store, model, newest, before):
             marked.add(release.digest)
             marked |= {ref.digest for ref in release.blobs}
-            # Settings, gates and provenance may name blobs, too; to keep too much does no harm.
-            marked |= set(_digests_in(json.loads(manifests.to_bytes(release))))
+            # These may name blobs, too; to keep too much does no harm. Not the provenance, which names
+            # the parent: a manifest whose files are gone would look like a damaged release.
+            marked |= set(_digests_in([dict(release.settings), dict(release.counts), dict(release.gates)]))
             numbered.add(manifests.key(model, release.number))
         for name in refs.NAMES:
             marked |= {ref.previous for ref in refs.log(store, model, name) if ref.previous}
     return marked, numbered
 
 
-def _kept(store: ObjectStore, model: str, policy: Policy) -> Iterator[Release]:
-    """Release 0, the newest of the history behind each ref, and what a ref left a short while ago."""
-    heads = [head for name in refs.NAMES for head in _heads(store, model, name, policy.grace)]
+def _kept(store: ObjectStore, model: str, newest: int | None, before: datetime) -> Iterator[Release]:
+    """Release 0, the newest of the history behind each ref, what a ref left or was staged just now."""
+    heads = [head for name in refs.NAMES for head in _heads(store, model, name, before)]
     for digest in dict.fromkeys(heads):
         manifests.by_digest(store, digest)  # a missing head is a fault, not the end of a history
-        yield from islice(manifests.ancestry(store, digest), policy.releases and max(1, policy.releases))
+        yield from islice(manifests.ancestry(store, digest), newest)
+    young = (info for info in _manifest_objects(store, model) if info.modified >= before)
+    yield from (manifests.read(store, model, int(PurePosixPath(info.key).stem)) for info in young)
     try:
         yield manifests.read(store, model, 0)
     except (NotFoundError, CorruptBlobError):
@@ -119,11 +121,11 @@ def _kept(store: ObjectStore, model: str, policy: Policy) -> Iterator[Release]:
             raise
 
 
-def _heads(store: ObjectStore, model: str, name: str, grace: timedelta) -> Iterator[str]:
-    """Manifests that a ref points to, or pointed to until less than `grace` ago: rollbacks err, too."""
-    left = datetime.now(UTC)
+def _heads(store: ObjectStore, model: str, name: str, before: datetime) -> Iterator[str]:
+    """Manifests that a ref points to, or pointed to until after `before`: rollbacks err, too."""
+    left: datetime | None = None
     for ref in refs.log(store, model, name):
-        if left < datetime.now(UTC) - grace:
+        if left is not None and left < before:
             return
         yield ref.manifest
         left = datetime.fromisoformat(ref.moved_at)
@@ -140,8 +142,8 @@ def _digests_in(value: Any) -> Iterator[str]:
             yield from _digests_in(inner)
 
 
-def _manifest_objects(store: ObjectStore) -> Iterator[ObjectInfo]:
-    return (info for info in store.list("models/") if "/releases/" in info.key)
+def _manifest_objects(store: ObjectStore, model: str) -> Iterator[ObjectInfo]:
+    return store.list(f"models/{model}/releases/")
 
 
 def _sort_cache(store: ObjectStore, policy: Policy) -> tuple[list[ObjectInfo], set[str]]:

@@ -96,7 +96,8 @@ def pull(
     Safe to kill at any moment and to run again. Raises NotFoundError, UsageError (dest is something of
     somebody else's), CorruptBlobError (nothing was switched), StorageError (run it again: it goes on).
     """
-    return materialise(store, resolve(store, model, ref), dest, cache, progress=progress)
+    release = resolve(store, model, ref)
+    return materialise(store, release, dest, cache, repair=repair, progress=progress)
 
 
 def materialise(

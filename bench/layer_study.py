@@ -1,13 +1,12 @@
 """The golden-layer study's measurements: every fact edited at one layer, alone and with all others.
 
 A target (key and residual) depends on the base and the layer alone, so one optimisation per fact and layer
-serves both kinds of edit. Knows data sets and outcomes; statistics are in `layer_statistics`.
+serves both kinds of edit. Facts are in `layer_facts`, statistics in `layer_statistics`.
 """
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,36 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.layer_facts import Question, StudyFact
 from corrigenda.config import Editing
 from corrigenda.editing.engine import find_targets, solve_targets
-from corrigenda.editing.proxy import greedy_answers
 from corrigenda.editing.solve import solve_update
 from corrigenda.editing.taps import hooked
 from corrigenda.editing.targets import Target
-from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import target_tokens
 
-# Columns of an outcome: two halves of the held-out prompts, so that an oracle can be cross-fitted.
-PROMPTS = ("rewrite", "paraphrase_a", "paraphrase_b", "near_a", "near_b")
 BATCH_TOKENS = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """`wanted` must beat `rival` in mean log-probability; without a rival, be what greedy decoding says."""
-
-    prompt: str
-    wanted: str
-    rival: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StudyFact:
-    """A request and its five questions, in the order of PROMPTS (None where the data have none)."""
-
-    request: EditRequest
-    questions: tuple[Question | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,73 +44,6 @@ class Strength:
     @property
     def editing(self) -> Editing:
         return Editing(steps=self.steps, contexts=0)
-
-
-def counterfact(rows: Sequence[dict[str, Any]]) -> list[StudyFact]:
-    """Complete CounterFact records (Meng et al. 2022)."""
-    facts = []
-    for row in rows:
-        new, old = row["target_new"], row["target_true"]
-        moved = (row["prompt"].replace("{}", row["subject"]), *row["paraphrase_prompts"][:2])
-        facts.append(
-            StudyFact(
-                EditRequest(row["subject"], row["prompt"], new),
-                (
-                    *(Question(prompt, new, old) for prompt in moved),
-                    *(Question(prompt, old, new) for prompt in row["neighborhood_prompts"][:2]),
-                ),
-            )
-        )
-    return facts
-
-
-def zsre(rows: Sequence[dict[str, Any]], model: LanguageModel) -> list[StudyFact]:
-    """zsRE questions (Levy et al. 2017): exact answers; a neighbour must keep what the base says."""
-    asked = [ProxyFact("", row["locality_prompt"], row["locality_answer"], "") for row in rows]
-    facts = []
-    for row, said in zip(rows, greedy_answers(model, asked), strict=True):
-        new = row["target_new"]
-        facts.append(
-            StudyFact(
-                EditRequest(row["subject"], row["prompt"], new),
-                (
-                    Question(row["prompt"].replace("{}", row["subject"]), new),
-                    Question(row["paraphrase_prompts"][0], new),
-                    None,
-                    Question(row["locality_prompt"], said) if said else None,
-                    None,
-                ),
-            )
-        )
-    return facts
-
-
-def proxies(facts: Sequence[ProxyFact]) -> list[StudyFact]:
-    """Localization's own facts, to sweep the layers by brute force on them, too."""
-    return [
-        StudyFact(
-            EditRequest(fact.subject, fact.prompt, fact.target_new),
-            (
-                Question(fact.text, fact.target_new, fact.target_true),
-                Question(fact.rephrase, fact.target_new, fact.target_true) if fact.rephrase else None,
-                None,
-                Question(fact.neighbour.prompt, fact.neighbour.answer, fact.target_new)
-                if fact.neighbour
-                else None,
-                None,
-            ),
-        )
-        for fact in facts
-    ]
-
-
-def draw(rows: Sequence[dict[str, Any]], count: int, taken: set[str], seed: int) -> list[dict[str, Any]]:
-    """A seeded sample with a subject of its own per row, none of them in `taken`."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in random.Random(seed).sample(list(rows), len(rows)):
-        if row["subject"] not in taken and len(found) < count:
-            found.setdefault(row["subject"], row)
-    return list(found.values())
 
 
 class Exam:

@@ -21,18 +21,8 @@ import torch
 from torch import Tensor
 
 from bench import layer_page
-from bench.layer_study import (
-    Exam,
-    LayerResult,
-    Strength,
-    StudyFact,
-    counterfact,
-    draw,
-    plain_single_edit,
-    proxies,
-    sweep_layer,
-    zsre,
-)
+from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
+from bench.layer_study import Exam, LayerResult, Strength, plain_single_edit, sweep_layer
 from corrigenda.config import Corpus, Localization, Localizer
 from corrigenda.editing.corpus import background_tokens
 from corrigenda.editing.covariance import key_covariance

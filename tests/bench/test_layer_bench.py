@@ -13,8 +13,9 @@ from tiny_models import FACTS, tiny
 from bench import layer_page
 from bench import layer_statistics as stats
 from bench import layers as bench_layers
+from bench.layer_facts import Question, proxies
 from bench.layer_statistics import ALL, overall
-from bench.layer_study import Exam, LayerResult, Question, Strength, proxies, single_updates, sweep_layer
+from bench.layer_study import Exam, LayerResult, Strength, single_updates, sweep_layer
 from corrigenda.editing.engine import find_targets
 
 STRENGTH = Strength(facts=6, steps=4, norm_cap=0.75, weight=15.0, seed=0, background_tokens=1_000)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import FACTS, tiny
 
-from corrigenda.editing.lga import kernel_dots, lga, reference_kernel_dots
+from corrigenda.editing.lga import KernelDots, kernel_dots, lga, reference_kernel_dots
 from corrigenda.editing.taps import encode, mlp_matrices, tap, text_losses
 
 FAMILIES = ("llama", "gpt2", "gemma3_text")
@@ -75,11 +75,14 @@ def test_the_same_text_twice_has_cosine_one(model):
     np.testing.assert_allclose(found.cosines, 1.0)
 
 
-def test_answer_loss_on_the_models_own_answers_warns(model):
-    """p is pushed down by the new answer where the old answer pushes it up: the dots are negative."""
-    from corrigenda.editing.proxy import greedy_answers
+def test_mostly_negative_dots_are_told(monkeypatch):
+    found = KernelDots(-np.ones((4, 6)), np.ones((4, 6)), np.ones((4, 6)))
+    monkeypatch.setattr("corrigenda.editing.lga.kernel_dots", lambda *_, **__: found)
+    assert "100% of the per-fact dot products are negative" in lga(tiny("llama"), FACTS, TRUE).warnings[0]
 
-    own = greedy_answers(model, FACTS)
-    found = lga(model, FACTS, own, loss="answer")
-    dots = kernel_dots(model, FACTS, own, loss="answer").cross
-    assert bool(found.warnings) == bool((dots < 0).mean() > 0.5)
+
+def test_the_options_change_what_they_say():
+    model = tiny("llama")
+    plain = kernel_dots(model, FACTS, TRUE)
+    assert not np.allclose(plain.cross, kernel_dots(model, FACTS, TRUE, loss="answer").cross)
+    assert (plain.old > kernel_dots(model, FACTS, TRUE, matrices="projection").old).all()

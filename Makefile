@@ -36,16 +36,16 @@ check: dev  ## ruff, mypy, imports
 bench: bench-edit bench-quality bench-queue bench-layers  ## all benchmarks
 
 bench-edit: $(VENV)/.dev  ## speed of a batch of edits
-	$(BIN)/python bench/bench_edit.py
+	$(BIN)/python -m bench.edit
 
 bench-quality: $(VENV)/.dev  ## quality of a batch of edits
-	$(BIN)/python bench/bench_quality.py
+	$(BIN)/python -m bench.quality
 
 bench-queue: $(VENV)/.dev  ## a million queued rows
 	$(BIN)/python bench/bench_queue.py
 
 bench-layers: $(VENV)/.dev  ## the golden-layer study
-	$(BIN)/python bench/bench_layers.py
+	$(BIN)/python -m bench.layers
 
 lock: $(VENV)/.dev  ## write constraints.txt anew from what is installed
 	$(BIN)/python .ci/lock.py > constraints.tmp && mv constraints.tmp constraints.txt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corrigenda.errors import UsageError
 
@@ -32,6 +32,7 @@ def draw(found: LayerScores, path: Path, *, title: str = "") -> None:
     colours = [KEPT if kept else DROPPED for kept in found.kept]
     colours[found.pick] = GOLDEN
     axes.bar(range(len(found.scores)), found.scores, color=colours)
+    _cut_off(axes, found)
     axes.set(xlabel="layer", ylabel=f"{found.method} score", title=f"{title}: layer {found.pick}".strip(": "))
     if found.trials:
         twin = axes.twinx()
@@ -41,3 +42,16 @@ def draw(found: LayerScores, path: Path, *, title: str = "") -> None:
     with mpl.rc_context({"svg.hashsalt": "layers"}):
         dated = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(path, metadata=dated)
+
+
+def _cut_off(axes: Any, found: LayerScores) -> None:
+    """Scale to the layers that were kept; what sticks out is cut and says its score."""
+    inside = [score for score, kept in zip(found.scores, found.kept, strict=True) if kept]
+    low, high = min([0.0, *inside]), max([0.0, *inside])
+    if low == high or not any(score > 1.2 * high for score in found.scores):
+        return
+    top = high + 0.2 * (high - low)
+    axes.set_ylim(low * 1.1, top)
+    for layer, score in enumerate(found.scores):
+        if score > top:
+            axes.text(layer, top, f"{score:.3g}", rotation=90, ha="center", va="top", fontsize=7)

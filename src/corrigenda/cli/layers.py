@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from corrigenda.editing.layer_scores import LayerScores
 
-BAR = 32
+BAR = 28
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +63,7 @@ def layers(
     else:
         out = Console()
         out.print(table_of(found))
-        out.print(sentence_of(found), highlight=False)
+        out.print(sentence_of(found), highlight=False, soft_wrap=True)
     for warning in found.warnings:
         progress.print(f"[yellow]warning:[/] {warning}")
     if plot is not None:
@@ -73,9 +73,12 @@ def layers(
 
 def table_of(found: LayerScores) -> Table:
     """Every layer with its score as a number and as a bar; the golden one stands out."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=f"layers by {found.method}, version {found.version}", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"layers by {found.method}, version {found.version}", title_justify="left"
+    )
     table.add_column("layer", justify="right")
     table.add_column("score", justify="right")
     table.add_column("", width=BAR, no_wrap=True)
@@ -90,7 +93,7 @@ def table_of(found: LayerScores) -> Table:
         table.add_row(
             str(layer),
             f"{score:.4g}",
-            bar_of(score, found.scores),
+            bar_of(layer, found),
             *cells,
             remark_on(layer, found),
             style="bold green" if layer == found.pick else None if found.kept[layer] else "dim",
@@ -98,11 +101,15 @@ def table_of(found: LayerScores) -> Table:
     return table
 
 
-def bar_of(score: float, scores: tuple[float, ...]) -> str:
-    """A bar from the lowest score (or zero, when all are above it) to this one."""
-    low = min(0.0, *scores)
-    reach = max(*scores, 0.0) - low
-    return "█" * round(BAR * (score - low) / reach) if reach else ""
+def bar_of(layer: int, found: LayerScores) -> str:
+    """A bar from zero (or the lowest score) to this one; what sticks out of the kept layers is cut off."""
+    inside = [score for score, kept in zip(found.scores, found.kept, strict=True) if kept]
+    low = min([0.0, *inside])
+    reach = max([0.0, *inside]) - low
+    if not reach:
+        return ""
+    length = round((BAR - 1) * (found.scores[layer] - low) / reach)
+    return "█" * length if length < BAR else "█" * (BAR - 1) + "▸"
 
 
 def remark_on(layer: int, found: LayerScores) -> str:
@@ -110,7 +117,7 @@ def remark_on(layer: int, found: LayerScores) -> str:
         return "golden"
     if found.kept[layer]:
         return ""
-    return "not tried" if found.trials else "dropped: outlier"
+    return "not tried" if found.trials else "outlier"
 
 
 def sentence_of(found: LayerScores) -> str:

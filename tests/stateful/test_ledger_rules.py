@@ -164,9 +164,14 @@ class LedgerRules(RuleBasedStateMachine):
         subject=st.sampled_from(["Paris", "PARIS", "Rome"]),
         answer=st.sampled_from(["X", "Y"]),
         ago=st.integers(0, 5),
+        nights=st.lists(st.booleans(), max_size=2),
     )
-    def submit(self, ids: list[str], model: str, subject: str, answer: str, ago: int) -> None:
+    def submit(
+        self, ids: list[str], model: str, subject: str, answer: str, ago: int, nights: list[bool]
+    ) -> None:
         self._enqueue([self._correction(i, model, ago, subject=subject, target_new=answer) for i in ids])
+        for out in nights:
+            self.run(out=out)
 
     @rule(
         correction_id=st.sampled_from("abcd"), model=st.sampled_from(sorted(SELECTORS)), ago=st.integers(0, 3)
@@ -191,10 +196,11 @@ class LedgerRules(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(i.key for i in queue.listing(self.queue)[0])))
         self.queue.create(f"again-{name.removeprefix('again-')}", self.queue.get(name)[0])
 
-    @rule(model=st.sampled_from(MODELS), out=st.booleans())
-    def run(self, model: str, out: bool) -> None:
-        done = night(self.store, self.queue, model, snapshots.current(self.store, model), out=out, dies=None)
-        self._publish(model, done, out)
+    @rule(out=st.booleans())
+    def run(self, out: bool) -> None:
+        for model in MODELS:
+            seen = snapshots.current(self.store, model)
+            self._publish(model, night(self.store, self.queue, model, seen, out=out, dies=None), out)
 
     @rule(model=st.sampled_from(MODELS), step=st.sampled_from(STEPS))
     def crash(self, model: str, step: str) -> None:

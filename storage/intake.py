@@ -69,7 +69,7 @@ class Intake:
     wanted      per model that was looked for: digests of the files that are new to it
     selectors   per model: the `model` values that mean it
     rows        good rows of the files that are new to some model, and `file`, an index into `digests`
-    rejects     per file digest: schemas.REJECTS, for every file that was read
+    rejects     per file digest: schemas.REJECTS, for every file that was read; empty where all is well
     problems    files that stay in the queue; they are reported every time and stop nobody
     learnt      per index key: what was not in the index yet
     skipped     files that were known to hold nothing new, and not read
@@ -189,8 +189,7 @@ def _sort_in(
     consumed: Mapping[str, frozenset[str]],
 ) -> None:
     number = found.digests[file.digest] = len(found.digests)
-    if file.rejects.num_rows:
-        found.rejects[file.digest] = _named(file.rejects, file.digest, name)
+    found.rejects[file.digest] = _named(file.rejects, file.digest, name)
     new = list(_new(known, matching, consumed))
     for selector, model in new:
         found.wanted[model].add(file.digest)
@@ -225,9 +224,12 @@ def _named(verdicts: pa.Table, digest: str, name: str) -> pa.Table:
 
 def _write_rejects(state: ObjectStore, digest: str, table: pa.Table) -> None:
     """A row for an unknown model is no reject any more when the fleet has got that model: so `replace`."""
+    key = f"rejects/{digest}.parquet"
+    if not table.num_rows and state.stat(key) is None:
+        return
     sink = BytesIO()
     pq.write_table(table, sink, compression="zstd")
-    key, body = f"rejects/{digest}.parquet", sink.getvalue()
+    body = sink.getvalue()
     if state.create(key, body) is None:
         there, version = state.get(key)
         if there != body:

@@ -46,7 +46,7 @@ def test_retractions_are_not_asked_for(make_correction):
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=12))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_no_held_out_prompt_is_one_that_the_editor_sees(make_correction, borrowed):
     """Producers who hand in an edit prompt as paraphrase or neighbour of another change nothing."""
     corrections = []
@@ -86,7 +86,7 @@ def test_nobody_is_lent_a_prompt_about_its_own_subject(make_correction):
 
 
 @given(st.permutations(range(8)))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_the_order_of_corrections_changes_no_probe(make_correction, order):
     def ids(numbers):
         bare = [

@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import browser
 import pytest
-from test_gates import BROKEN, changed, healthy
-from test_results import released, run
+from made_rows import BROKEN, changed, healthy, released, run
 
 from corrigenda.config import Gates
 from corrigenda.storage.local import LocalStore

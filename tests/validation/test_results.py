@@ -5,11 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from test_gates import BROKEN, changed, healthy, table
+from made_rows import BROKEN, changed, healthy, released, run
 
 from corrigenda.config import Gates
 from corrigenda.errors import LostRaceError, UsageError
@@ -46,20 +45,6 @@ class Key:
 @pytest.fixture(params=["directory", "bucket"])
 def store(request, tmp_path):
     return Bucket() if request.param == "bucket" else LocalStore.open(tmp_path / "store", create=True)
-
-
-def run(number, *, model="m", rows=None, release=None):
-    """The rows of the `number`-th night."""
-    at = datetime(2026, 1, 1, 3, tzinfo=UTC) + timedelta(days=number)
-    facts = {"run_id": f"run-{number}", "release": number if release is None else release}
-    return table([r | facts | {"model": model, "scored_at": at} for r in rows or healthy(6)])
-
-
-def released(*numbers, model="m"):
-    return [
-        {"model": model, "release": n, "run_id": f"run-{n}", "created_at": "", "layer": 3, "manifest": "d"}
-        for n in numbers
-    ]
 
 
 def test_rows_come_back_as_they_went(store):

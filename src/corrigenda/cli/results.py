@@ -244,7 +244,8 @@ def _show(table: Table, *, json: bool, csv: bool) -> None:
     if json and csv:
         raise UsageError("one output has one form", remedy="Give --json or --csv, not both")
     if json:
-        jsonlib.dump([_plain(row) for row in table.to_pylist()], sys.stdout, ensure_ascii=False, default=str)
+        rows = [_plain(row) for row in table.to_pylist()]
+        jsonlib.dump(rows, sys.stdout, ensure_ascii=False, default=_encoded)
         print()
     elif csv:
         _print_csv(table.column_names, table.to_pylist())
@@ -255,6 +256,13 @@ def _show(table: Table, *, json: bool, csv: bool) -> None:
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """JSON knows no NaN and no infinity."""
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+
+
+def _encoded(value: object) -> object:
+    """Decimals are numbers to SQL and to JSON; all else that JSON does not know is text."""
+    from decimal import Decimal
+
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def _print_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,7 +70,7 @@ def show(
             remedy="Check the id; it may wait in the queue, or be among `corrigenda status --rejects`",
             correction_id=correction_id,
         )
-    probes = _probes(state, correction_id, model)
+    probes = _probes(config, correction_id, model)
     if json:
         said = {"correction_id": correction_id, "history": history, "probes": probes}
         print(jsonlib.dumps(said, ensure_ascii=False, default=str))
@@ -130,12 +131,14 @@ def _history(state: ObjectStore, name: str, correction_id: str) -> list[dict[str
     return rows
 
 
-def _probes(state: ObjectStore, correction_id: str, model: str | None) -> list[dict[str, Any]]:
+def _probes(config: Path, correction_id: str, model: str | None) -> list[dict[str, Any]]:
+    from corrigenda.cli.results import connected
     from corrigenda.validation import results
     from corrigenda.validation.queries import sql
 
-    asked = sql("correction_probes")
-    rows = results.query(results.connect(state), asked, correction_id=correction_id, model=model).to_pylist()
+    asked = {"correction_id": correction_id, "model": model}
+    with connected(config, model) as connection:
+        rows = results.query(connection, sql("correction_probes"), **asked).to_pylist()
     return [row | {"pass": _passes(row)} for row in rows]
 
 

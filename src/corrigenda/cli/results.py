@@ -60,7 +60,7 @@ def query(
     """
     from corrigenda.validation import results as stored
 
-    with _connected(config) as connection:
+    with connected(config) as connection:
         text = sys.stdin.read() if sql == "-" else sql
         _show(stored.query(connection, text), json=json, csv=csv)
 
@@ -82,7 +82,7 @@ def results(
     from corrigenda.validation import results as stored
     from corrigenda.validation.queries import sql
 
-    with _connected(config, model) as connection:
+    with connected(config, model) as connection:
         _show(stored.query(connection, sql(f"results_{what}"), model=model), json=json, csv=csv)
 
 
@@ -132,7 +132,7 @@ def write_report(fleet: Fleet, model: str, ref: str, output: Path | None = None)
     return path
 
 
-def _connected(config: Path, model: str | None = None) -> DuckDBPyConnection:
+def connected(config: Path, model: str | None = None) -> DuckDBPyConnection:
     """Results and releases of the fleet's store. Raises NotFoundError for a model that nobody knows."""
     from corrigenda.config import load_fleet
     from corrigenda.storage import manifests

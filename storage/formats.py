@@ -57,9 +57,8 @@ class Understood:
 
     @property
     def description(self) -> str:
-        return (
-            f"{self.kind}, {self.shape} shape: {self.good.num_rows} good rows, {len(self.rejects)} rejected"
-        )
+        good, refused = self.good.num_rows, len(self.rejects)
+        return f"{self.kind}, {self.shape} shape; good rows: {good}, rejected: {refused}"
 
 
 def understand(

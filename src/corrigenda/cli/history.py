@@ -147,8 +147,8 @@ def _passes(row: Row) -> str:
 
 
 def _print_history(history: Sequence[Row]) -> None:
-    latest = history[-1]
-    print(f"{latest['prompt'].replace('{}', latest['subject']) or '(a retract)'} -> {latest['target_new']}")
+    for told in [row for row in history if row["action"] == "upsert"][-1:]:
+        print(f"{told['prompt'].replace('{}', told['subject'])} -> {told['target_new']}")
     shown = [
         {**row} | {"version": row["version"][:8], "asserted_at": row["asserted_at"][:19]} for row in history
     ]

@@ -14,7 +14,7 @@ FOLDERS  := editing flows models storage tasks validation
 VIEW     := build/types/corrigenda
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-layers lock clean
+.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-layers docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench-queue: $(VENV)/.dev  ## a million queued rows
 
 bench-layers: $(VENV)/.dev  ## the golden-layer study
 	$(BIN)/python -m bench.layers
+
+docs: $(VENV)/.dev  ## write the README's tables anew from the code
+	$(BIN)/python .ci/docs.py
 
 lock: $(VENV)/.dev  ## write constraints.txt anew from what is installed
 	$(BIN)/python .ci/lock.py > constraints.tmp && mv constraints.tmp constraints.txt

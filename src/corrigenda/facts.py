@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 Action = Literal["upsert", "retract"]
+_PROVENANCE = ("source", "reason", "priority", "model")  # columns in which repeats may differ
 
 
 def sha256_hex(body: bytes) -> str:
@@ -82,10 +83,9 @@ class Correction:
     @property
     def content(self) -> Mapping[str, Any]:
         """Every column but the provenance, JSON-able: two rows with equal content are repeats."""
-        row = asdict(self)
-        for column in ("source", "reason", "priority", "model"):
-            row.pop(column)
-        return row | {"asserted_at": self.asserted_at.isoformat()}
+        row = {name: getattr(self, name) for name in self.__slots__ if name not in _PROVENANCE}
+        near = tuple({"prompt": one.prompt, "answer": one.answer} for one in self.neighborhood)
+        return row | {"neighborhood": near, "asserted_at": self.asserted_at.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from queue_rows import T0, correction
 
 from corrigenda.errors import CorruptBlobError, NotFoundError
-from corrigenda.facts import Correction
+from corrigenda.facts import Correction, Neighbour
 from corrigenda.storage import ledger
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.rules import STATES, normalised
@@ -283,3 +283,29 @@ def test_consumed_files_are_a_set() -> None:
 def test_bytes_that_are_no_ledger_are_refused(body: bytes) -> None:
     with pytest.raises(CorruptBlobError):
         ledger.from_parquet(body)
+
+
+def test_a_version_is_named_by_every_column_but_its_provenance() -> None:
+    """Written out, so that an upgrade that would give all stored versions new names is noticed."""
+    one = correction(
+        target_old="x",
+        paraphrases=("p",),
+        neighborhood=(Neighbour("q", "a"),),
+        source="s",
+        reason="r",
+        priority=1,
+    )
+    assert one.content == {
+        "correction_id": "mayor-1",
+        "action": "upsert",
+        "subject": "Springfield",
+        "prompt": "The mayor of {} is",
+        "target_new": "Ada Quimby",
+        "target_old": "x",
+        "paraphrases": ("p",),
+        "neighborhood": ({"prompt": "q", "answer": "a"},),
+        "asserted_at": "2026-01-01T00:00:00+00:00",
+    }
+    assert (
+        one.content == correction(**{name: getattr(one, name) for name in one.content}, model="other").content
+    )

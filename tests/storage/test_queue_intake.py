@@ -13,6 +13,8 @@ from corrigenda.errors import StorageError
 from corrigenda.storage import intake
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.local import LocalStore
+from corrigenda.storage.queue import submit
+from corrigenda.storage.s3 import S3Store
 
 NOTHING: dict[str, frozenset[str]] = {"llama-8b": frozenset(), "llama-70b": frozenset(), "smol": frozenset()}
 
@@ -194,3 +196,16 @@ def test_an_empty_queue_is_no_work(waiting: LocalStore, state: LocalStore) -> No
     found = intake.look(waiting, state, FLEET, NOTHING)
     intake.record(waiting, state, found)
     assert (found.models, ids(found, "smol"), list(state.list(""))) == ((), [], [])
+
+
+def test_a_bucket_is_a_queue_too(moto_store: S3Store, state: LocalStore) -> None:
+    receipt = submit([row(), row(correction_id="b", prompt="bad")], to=moto_store, strict=False)
+    moto_store.create("deep/er/a.parquet", parquet([row(correction_id="c", model="smol")]))
+    moto_store.create("half.parquet", b"PAR1")
+    found = intake.look(moto_store, state, FLEET, NOTHING)
+    intake.record(moto_store, state, found)
+    assert (receipt.accepted, ids(found, "smol")) == (1, ["mayor-1", "c"])
+    assert [p.file for p in found.problems] == ["half.parquet"]
+    consumed = {model: found.of(model).files for model in NOTHING}
+    again = intake.look(moto_store, state, FLEET, consumed)
+    assert (again.models, again.skipped) == ((), 2)

@@ -257,3 +257,8 @@ class TestSubmit:
             "file",
             "file_digest",
         }
+
+
+def test_the_page_lists_every_reason_code_with_its_remedy() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "queue.md").read_text(encoding="utf-8")
+    assert [code for code, remedy in REMEDIES.items() if f"| `{code}` | {remedy} |" not in page] == []

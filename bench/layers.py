@@ -39,6 +39,8 @@ DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "bench" / "results" / "layers"
 SETS = ("proxy", "counterfact", "zsre")
 TIMED_FACTS, TIMED_LAYERS = 3, 3
+# Methods that cost many passes wait until the sweeps are done.
+SLOW = ("two-stage", "causal-tracing")
 
 
 def main() -> None:
@@ -91,7 +93,8 @@ def study(
     known = known_facts(model, read_proxy_facts(), asked.sample, strength.seed)
     home = place / name
     exams = dict(_exams(model, known, strength, asked.data.split(",")))
-    localizers(model, known, home, deadline)
+    methods = get_args(Localizer)
+    localizers(model, known, home, [m for m in methods if m not in SLOW], deadline)
     wanted = [int(x) for x in asked.layers.split(",") if x] or coarse_first(model.n_layers)
     missing = [
         (layer, which) for layer in wanted for which in exams if not result(home, which, layer).exists()
@@ -106,6 +109,7 @@ def study(
             done.write(result(home, which, layer))
             print(f"{name} {which} layer {layer}: {sum(done.seconds.values()):.0f} s", flush=True)
     unedited(model, exams, home)
+    localizers(model, known, home, SLOW, deadline)
 
 
 def _exams(
@@ -146,10 +150,16 @@ def coarse_first(n: int) -> list[int]:
     return order
 
 
-def localizers(model: LanguageModel, known: Sequence[ProxyFact], home: Path, deadline: float) -> None:
-    """Every method's scores on the proxy facts, with the time it took."""
+def localizers(
+    model: LanguageModel,
+    known: Sequence[ProxyFact],
+    home: Path,
+    methods: Sequence[Localizer],
+    deadline: float,
+) -> None:
+    """The methods' scores on the proxy facts, with the time that each took."""
     home.mkdir(parents=True, exist_ok=True)
-    for method in get_args(Localizer):
+    for method in methods:
         path = home / f"localizer-{method}.json"
         if path.exists() or time.monotonic() > deadline:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bench import layers as bench_layers
 from bench.layer_facts import Question, proxies
 from bench.layer_statistics import ALL, overall
 from bench.layer_study import Exam, LayerResult, Strength, single_updates, sweep_layer
+from corrigenda.config import Localizer
 from corrigenda.editing.engine import find_targets
 
 STRENGTH = Strength(facts=6, steps=4, norm_cap=0.75, weight=15.0, seed=0, background_tokens=1_000)
@@ -113,7 +115,7 @@ def test_the_page_is_written_from_results_alone(model, tmp_path):
             done.write(bench_layers.result(home, which, layer))
     (tmp_path / "results" / "strength.json").write_text(json.dumps(asdict(STRENGTH)))
     bench_layers.unedited(model, {"proxy": exam, "counterfact": exam}, home)
-    bench_layers.localizers(model, FACTS, home, float("inf"))
+    bench_layers.localizers(model, FACTS, home, get_args(Localizer), float("inf"))
     text = layer_page.write(tmp_path / "results", tmp_path / "docs").read_text()
     assert "Regret of each localizer" in text and "brute force on proxy" in text
     assert (tmp_path / "docs" / "golden-layers-tiny.svg").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +211,11 @@ def test_a_bucket_is_a_queue_too(moto_store: S3Store, state: LocalStore) -> None
     consumed = {model: found.of(model).files for model in NOTHING}
     again = intake.look(moto_store, state, FLEET, consumed)
     assert (again.models, again.skipped) == ((), 2)
+
+
+def test_the_benchmark_runs_in_small() -> None:
+    bench = Path(__file__).parents[2] / "bench" / "bench_queue.py"
+    command = [sys.executable, str(bench), "--rows", "2000", "--files", "4", "--models", "5"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("rows taken 1,9")
+    assert "peak" in said

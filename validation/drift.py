@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from corrigenda.facts import digest_of
-from corrigenda.validation.scoring import LOGITS_AT_ONCE, Progress
+from corrigenda.validation.reading import LOGITS_AT_ONCE
+from corrigenda.validation.scoring import Progress
 from corrigenda.validation.tables import DRIFT
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-Tokens = tuple[int, ...]
+from corrigenda.validation.reading import Tokens
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[Tokens]:

@@ -10,6 +10,7 @@ import torch
 
 from corrigenda.validation.encoding import decode, encode_continuations, encode_prompts
 from corrigenda.validation.probes import make_probe, probes_of
+from corrigenda.validation.reading import shared_length
 from corrigenda.validation.scoring import reference_score, score
 from corrigenda.validation.tables import SCORES
 
@@ -17,6 +18,19 @@ from corrigenda.validation.tables import SCORES
 @pytest.fixture(scope="module")
 def probes(make_correction):
     return probes_of(make_correction(number) for number in range(24))
+
+
+@pytest.fixture
+def tokens_read(model, monkeypatch):
+    """How many tokens went through the network, forward by forward."""
+    seen, forward = [], model.network.forward
+
+    def counted(*args, **kwargs):
+        seen.append(kwargs["input_ids"].numel())
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.network, "forward", counted)
+    return seen
 
 
 def same(fast: pa.Table, plain: pa.Table) -> None:
@@ -37,8 +51,39 @@ def test_the_size_of_a_batch_changes_nothing(model, probes, batch_tokens):
 
 def test_logits_are_bounded_without_a_change_of_scores(model, probes, monkeypatch):
     whole = score(model, probes)
-    monkeypatch.setattr("corrigenda.validation.scoring.LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("corrigenda.validation.reading.LOGITS_AT_ONCE", 1)
     same(score(model, probes), whole)
+
+
+def test_shared_beginnings_are_read_once_and_change_nothing(model, monkeypatch, tokens_read):
+    prompts = [f"The mayor of the old town, {name} {i}, lives in" for name in ("Ann", "Bo") for i in range(9)]
+    probes = [make_probe("c", "fixed", prompt, "New York", "Rome") for prompt in prompts]
+    monkeypatch.setattr("corrigenda.validation.reading.WORTH_A_FORWARD", 10**9)
+    whole, plain = score(model, probes), sum(tokens_read)
+    tokens_read.clear()
+    monkeypatch.setattr("corrigenda.validation.reading.WORTH_A_FORWARD", 1)
+    same(score(model, probes), whole)
+    assert sum(tokens_read) < 0.8 * plain
+
+
+@pytest.mark.parametrize(
+    "prompts, shared",
+    [
+        ([(1, 2, 3)] * 1, 0),
+        ([(1, 2, 3, n) for n in range(200)], 3),
+        ([(n, 2, 3, 4) for n in range(200)], 0),
+        ([(1, 2, n % 3, n) for n in range(200)], 3),
+        ([(1,)], 0),
+    ],
+)
+def test_so_much_of_a_beginning_is_read_apart_as_saves_most(prompts, shared):
+    assert shared_length(prompts) == shared
+
+
+def test_progress_counts_every_probe(llama, probes):
+    done = []
+    score(llama, [*probes, *probes], progress=done.append)
+    assert sum(done) == 2 * len(probes)
 
 
 def test_a_prompt_is_read_once_however_often_it_is_asked(llama, monkeypatch):

@@ -23,7 +23,7 @@ from corrigenda.storage.objects import ObjectStore
 
 SPAN = 8 << 20  # bytes of one ranged request
 WORKERS = 8
-AHEAD = 2 * WORKERS  # requests in flight or waiting to be written: bounds memory to AHEAD * SPAN
+AHEAD = 12  # requests in flight or waiting to be written: bounds memory to AHEAD * SPAN
 TRIES = 6  # of one range
 PAUSE_S = 0.05  # before the second try; doubles, with jitter
 
@@ -107,15 +107,16 @@ def _pass(
     """One attempt at every blob; returns the bytes moved and the blobs whose digest came out wrong."""
     started = {ref: _begun(folder, ref) for ref in refs}
     moved, failed = 0, []
-    with ThreadPoolExecutor(WORKERS, thread_name_prefix="pull") as pool:
+    with ThreadPoolExecutor(WORKERS) as pool, ThreadPoolExecutor(1) as writer:
         bodies = _in_order(pool, store, _spans(started))
         try:
             for ref in refs:
-                with folder.partial(ref).open("ab") as file:
+                with folder.partial(ref).open("ab", buffering=0) as file:
                     digest = _digest_of_start(folder.partial(ref))
                     for body in _take(bodies, ref.size - started[ref]):
-                        file.write(body)
+                        written = writer.submit(file.write, body)
                         digest.update(body)
+                        written.result()
                         moved += len(body)
                         if progress:
                             progress(len(body))
@@ -156,18 +157,30 @@ def _spans(started: dict[BlobRef, int]) -> Iterator[tuple[str, int, int]]:
 
 def _in_order(
     pool: ThreadPoolExecutor, store: ObjectStore, spans: Iterator[tuple[str, int, int]]
-) -> Iterator[bytes]:
-    """Bodies of ranges in the order of the ranges, some of them fetched ahead."""
-    waiting: deque[Future[bytes]] = deque()
+) -> Iterator[memoryview]:
+    """Bodies of ranges in the order of the ranges, some of them fetched ahead.
+
+    A body is valid until the next one is asked for: buffers are used again, because fresh memory of this
+    size costs more than the copying does.
+    """
+    waiting: deque[Future[memoryview]] = deque()
+    free: deque[bytearray] = deque()
+
+    def first() -> Iterator[memoryview]:
+        body = waiting.popleft().result()
+        yield body
+        if isinstance(body.obj, bytearray):
+            free.append(body.obj)
+
     for span in spans:
-        waiting.append(pool.submit(_fetch, store, *span))
+        waiting.append(pool.submit(_fetch, store, free, *span))
         if len(waiting) >= AHEAD:
-            yield waiting.popleft().result()
+            yield from first()
     while waiting:
-        yield waiting.popleft().result()
+        yield from first()
 
 
-def _take(bodies: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _take(bodies: Iterator[memoryview], size: int) -> Iterator[memoryview]:
     """Bodies until `size` bytes have come."""
     while size > 0:
         body = next(bodies)
@@ -175,17 +188,20 @@ def _take(bodies: Iterator[bytes], size: int) -> Iterator[bytes]:
         yield body
 
 
-def _fetch(store: ObjectStore, key: str, start: int, stop: int) -> bytes:
+def _fetch(store: ObjectStore, free: deque[bytearray], key: str, start: int, stop: int) -> memoryview:
     """One range, however often the line is cut. Raises StorageError, CorruptBlobError."""
+    try:
+        buffer = free.popleft()
+    except IndexError:
+        buffer = bytearray(SPAN)
+    view = memoryview(buffer)[: stop - start]
     for attempt in range(TRIES):
         try:
-            body = store.get_range(key, start, stop)
+            if store.read_into(key, start, view) == len(view):
+                return view
         except CorrigendaError as fault:
             if not fault.retryable or attempt == TRIES - 1:
                 raise
-        else:
-            if len(body) == stop - start:
-                return body
         time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
     found = store.stat(key)
     if found is not None and found.size < stop:

@@ -62,6 +62,14 @@ class LocalStore:
             file.seek(start)
             return file.read(max(0, stop - start))
 
+    def read_into(self, key: str, start: int, view: memoryview) -> int:
+        with self._reading(key) as path, path.open("rb", buffering=0) as file:
+            file.seek(start)
+            done = 0
+            while done < len(view) and (count := file.readinto(view[done:])):
+                done += count
+            return done
+
     def stat(self, key: str) -> ObjectInfo | None:
         try:
             with self._reading(key) as path:

@@ -55,6 +55,10 @@ class ObjectStore(Protocol):
         """Bytes `start` (inclusive) to `stop` (exclusive), fewer at the end. Raises NotFoundError."""
         ...
 
+    def read_into(self, key: str, start: int, view: memoryview) -> int:
+        """Fill `view` with the bytes from `start` on; how many there were. Raises NotFoundError."""
+        ...
+
     def stat(self, key: str) -> ObjectInfo | None:
         """What is known of one object without reading it; None when there is none."""
         ...

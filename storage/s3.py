@@ -34,6 +34,7 @@ from corrigenda.errors import NotFoundError, SetupError, StorageError, UnknownOu
 from corrigenda.storage.objects import ObjectInfo, checked_key
 
 PART = 16 << 20  # bytes; larger files go up in parts of this size
+CHUNK = 256 << 10  # bytes read from a connection at a time: small enough to be allocated cheaply
 COPY_LIMIT = 5 << 30  # bytes; S3 copies larger objects in parts only
 COPY_PART = 1 << 30
 WORKERS = 4  # parts of one object at a time
@@ -92,19 +93,18 @@ class S3Store:
             return answer["Body"].read(), str(answer["ETag"])
 
     def get_range(self, key: str, start: int, stop: int) -> bytes:
-        if stop <= start:
-            return b""
         with self._explained(key):
-            try:
-                answer = self.client.get_object(
-                    Bucket=self.bucket, Key=self._key(key), Range=f"bytes={start}-{stop - 1}"
-                )
-                body: bytes = answer["Body"].read()
-                return body
-            except ClientError as fault:
-                if _code(fault) in {"416", "InvalidRange"}:  # `start` is behind the end
-                    return b""
-                raise
+            body = self._open(key, start, stop)
+            return bytes(body.read()) if body else b""
+
+    def read_into(self, key: str, start: int, view: memoryview) -> int:
+        done = 0
+        with self._explained(key):
+            body = self._open(key, start, start + len(view))
+            while body and done < len(view) and (chunk := body.read(min(CHUNK, len(view) - done))):
+                view[done : done + len(chunk)] = chunk
+                done += len(chunk)
+        return done
 
     def stat(self, key: str) -> ObjectInfo | None:
         try:
@@ -182,6 +182,18 @@ class S3Store:
 
     def _key(self, key: str) -> str:
         return self.prefix + checked_key(key)
+
+    def _open(self, key: str, start: int, stop: int) -> Any:
+        """The stream of a range; None when there is nothing in it."""
+        if stop <= start:
+            return None
+        span = f"bytes={start}-{stop - 1}"
+        try:
+            return self.client.get_object(Bucket=self.bucket, Key=self._key(key), Range=span)["Body"]
+        except ClientError as fault:
+            if _code(fault) in {"416", "InvalidRange"}:  # `start` is behind the end
+                return None
+            raise
 
     def _put(self, key: str, body: bytes, **condition: str) -> str | None:
         with self._explained(key, writing=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_servers import binary, free_port, location, serve
+from store_servers import binary, free_port, location, serve, weed_command
 
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.s3 import S3Store
@@ -23,11 +23,8 @@ def moto_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def weed_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("weed")
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    command = [binary("weed"), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-{name}.port={port}" for name, port in ports.items()]
-    command += ["-s3.port.iceberg=0", "-volume.max=20", "-master.volumeSizeLimitMB=256"]
-    yield from serve(command, f"http://127.0.0.1:{ports['s3']}", folder / "log")
+    port = free_port()
+    yield from serve(weed_command(folder, port), f"http://127.0.0.1:{port}", folder / "log")
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,14 @@ def location(endpoint: str, prefix: str = "") -> Location:
     )
 
 
+def weed_command(folder: Path, port: int) -> list[str]:
+    """SeaweedFS with its data in `folder` and S3 on `port`."""
+    others = {name: free_port() for name in ("master", "volume", "filer")}
+    command = [binary("weed"), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-{name}.port={number}" for name, number in (others | {"s3": port}).items()]
+    return [*command, "-s3.port.iceberg=0", "-volume.max=20", "-master.volumeSizeLimitMB=256"]
+
+
 def serve(command: list[str], endpoint: str, log: Path) -> Iterator[str]:
     """Start a server, make the bucket as soon as it answers, stop it at the end."""
     import boto3

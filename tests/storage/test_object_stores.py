@@ -53,12 +53,18 @@ class ObjectStoreContract:
         assert store.get_range("k", 8, 99) == b"89"
         assert store.get_range("k", 4, 4) == b""
         assert store.get_range("k", 10, 12) == b""
+        for start, stop in ((2, 5), (8, 99), (4, 4), (10, 12)):
+            buffer = bytearray(stop - start)
+            count = store.read_into("k", start, memoryview(buffer))
+            assert buffer[:count] == b"0123456789"[start:stop]
 
     def test_what_is_not_there_is_not_found(self, store):
         with pytest.raises(NotFoundError):
             store.get("nothing/here")
         with pytest.raises(NotFoundError):
             store.get_range("nothing/here", 0, 1)
+        with pytest.raises(NotFoundError):
+            store.read_into("nothing/here", 0, memoryview(bytearray(1)))
         with pytest.raises(NotFoundError):
             store.copy("nothing/here", "k")
         assert store.stat("nothing/here") is None

@@ -75,8 +75,9 @@ class Place:
         manifest = scratch / RESERVED / f"{release.digest}.json"
         manifest.parent.mkdir(parents=True)
         manifest.write_bytes(manifests.to_bytes(release))
-        files = (scratch / name for name in release.files)
-        for written in (*manifest.parents[:2], manifest, *files):
+        # Not the weights: waiting for the disk costs as much as the download. After a power cut a file
+        # that did not reach the disk is too short, which the next pull sees, or fails `--check`.
+        for written in (*manifest.parents[:2], manifest):
             _sync(written)
         # A name of its own for every pull: a damaged directory is never mended under a reader's eyes.
         finished = self.side / f"{FINISHED}{release.number}-{release.digest[:12]}-{token}"

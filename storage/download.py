@@ -111,7 +111,7 @@ def _pass(
         bodies = _in_order(pool, store, _spans(started))
         try:
             for ref in refs:
-                with folder.partial(ref).open("ab", buffering=0) as file:
+                with folder.partial(ref).open("ab") as file:
                     digest = _digest_of_start(folder.partial(ref))
                     for body in _take(bodies, ref.size - started[ref]):
                         written = writer.submit(file.write, body)

@@ -59,7 +59,14 @@ def weed_command(folder: Path, port: int) -> list[str]:
     others = {name: free_port() for name in ("master", "volume", "filer")}
     command = [binary("weed"), "server", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-{name}.port={number}" for name, number in (others | {"s3": port}).items()]
-    return [*command, "-s3.port.iceberg=0", "-volume.max=20", "-master.volumeSizeLimitMB=256"]
+    # These two listen on fixed ports otherwise, so that a second server could not start.
+    return [
+        *command,
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-volume.max=20",
+        "-master.volumeSizeLimitMB=256",
+    ]
 
 
 def serve(command: list[str], endpoint: str, log: Path) -> Iterator[str]:

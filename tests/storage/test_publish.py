@@ -10,6 +10,7 @@ from releases import EDITABLE, LAYERS, MODEL, checkpoint, raw, register, release
 
 from corrigenda.errors import CorruptBlobError, LostRaceError, NotFoundError, SetupError, UsageError
 from corrigenda.storage import blobs, manifests, publish, refs, tensors
+from corrigenda.storage.local import LocalStore
 from corrigenda.storage.publish import Candidate
 from corrigenda.storage.tensors import RawTensor
 
@@ -206,3 +207,60 @@ def test_a_store_that_overwrites_is_refused_before_anything_is_published(local_s
         register(Overwrites(), directory)
     assert list(local_store.list("")) == []
     shutil.rmtree(local_store.root)
+
+
+class Crash(BaseException):
+    """The process dies here; nothing may catch it."""
+
+
+class DiesAtWrite:
+    """A store whose user dies just before, or just after, its n-th write."""
+
+    def __init__(self, store, number: int, after: bool) -> None:
+        self._store, self._left, self._after = store, number, after
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def _write(self, write):
+        self._left -= 1
+        if self._left < 0 and not self._after:
+            raise Crash
+        written = write()
+        if self._left < 0:
+            raise Crash
+        return written
+
+    def create(self, key, body):
+        return self._write(lambda: self._store.create(key, body))
+
+    def create_from_file(self, key, path):
+        return self._write(lambda: self._store.create_from_file(key, path))
+
+    def replace(self, key, body, *, version):
+        return self._write(lambda: self._store.replace(key, body, version=version))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_publisher_that_dies_at_any_write_leaves_the_old_or_the_new_release(tmp_path, directory, after):
+    """Every step boundary of a registration and of a release; the second try always succeeds."""
+    crashes = 0
+    for number in range(100):
+        store = LocalStore.open(tmp_path / f"store{number}{after}", create=True)
+        mortal = DiesAtWrite(store, number, after)
+        try:
+            release(mortal, register(mortal, directory), seed=7)
+        except Crash:
+            crashes += 1
+        else:
+            break
+        head = refs.read(store, MODEL, "latest").ref
+        if head is not None:
+            for ref in manifests.by_digest(store, head.manifest).blobs:
+                blobs.get(store, ref.digest)
+        finished = release(store, register(store, directory), seed=7)
+        assert refs.require(store, MODEL, "latest").manifest == finished.digest
+        assert publish.read_tensor(store, finished, EDITABLE[1]) == raw(7)
+        chain = [found.number for found in manifests.history(store, MODEL)]
+        assert chain[-1] == 0 and len(chain) <= 2 + (head is not None and head.release > 0)
+    assert crashes >= 15

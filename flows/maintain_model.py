@@ -41,7 +41,8 @@ def maintain_model(night: Night) -> dict[str, Any]:
         record(night, release, proof)
         publish_release(night, plan, release)
         return outcome(night, plan, "published", release) | {
-            "edits": {"computed": candidate.computed, "cached": candidate.cached}
+            "edits": {"computed": candidate.computed, "cached": candidate.cached},
+            "layers": layers.to_json(),
         }
 
 

@@ -92,7 +92,7 @@ class Corpus(_Frozen):
 
     source: str = "self"
     column: str = "text"
-    tokens: int = Field(default=60_000, ge=1_000)
+    tokens: int = Field(default=20_000, ge=1_000)
     length: int = Field(default=128, ge=16)
     seed: int = 0
 
@@ -104,7 +104,7 @@ class Defaults(_Frozen):
     localization: Localization = Localization()
     editing: Editing = Editing()
     covariance: Corpus = Corpus()
-    drift: Corpus = Corpus(tokens=4_096, seed=1)
+    drift: Corpus = Corpus(tokens=2_048, seed=1)
 
 
 class ModelEntry(_Frozen):

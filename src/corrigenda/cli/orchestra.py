@@ -26,7 +26,8 @@ def prepare(home: Path) -> None:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    if "PREFECT_HOME" not in os.environ:
+        os.environ["PREFECT_HOME"] = str(_made(home / "prefect"))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         import prefect  # noqa: F401
@@ -37,3 +38,17 @@ def prepare(home: Path) -> None:
             remedy="Run `pip install 'corrigenda[pipeline]'`",
             missing=fault.name,
         ) from None
+
+
+def _made(home: Path) -> Path:
+    """The directory; without it the embedded server waits two minutes for a database it cannot open."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise SetupError(
+            "the workspace cannot be written to",
+            remedy="Get write permission, or set PREFECT_HOME to a directory of yours",
+            directory=str(home),
+            cause=fault.strerror,
+        ) from None
+    return home.resolve()

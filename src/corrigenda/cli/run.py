@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Only this model; repeatable.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is new, change nothing.")] = False,
     config: CONFIG = DEFAULT_CONFIG,
     as_json: JSON = False,

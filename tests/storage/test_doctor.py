@@ -108,6 +108,13 @@ def test_pull_check_and_rollback_at_the_terminal(workspace, tmp_path):
     assert json.loads(run("rollback", MODEL, "--to", "1", "--json").stdout)["release"] == 1
 
 
+def test_an_adapter_at_the_terminal(workspace, tmp_path):
+    said = json.loads(run("pull", MODEL, "adapter", "--layout", "lora", "--json").stdout)
+    assert said["rank"] >= 1 and said["relative_error"] <= 1e-3
+    names = {"adapter_config.json", "adapter_model.safetensors", "corrigenda.json"}
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == names
+
+
 def test_gc_deletes_only_when_told(workspace):
     orphan = blobs.key(blobs.put(workspace, b"orphan").digest)
     dry = run("gc", "--grace-days", "0")

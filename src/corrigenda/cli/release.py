@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from corrigenda.storage.pull import Pulled
 
 DEST = Annotated[Path, typer.Argument(help="The directory to make or to update.", show_default=False)]
+
+
+class Layout(StrEnum):
+    """What a release is materialised as."""
+
+    full = "full"
+    lora = "lora"
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +59,9 @@ def pull(
     repair: Annotated[
         bool, typer.Option("--repair", help="Hash everything again, and mend what is wrong.")
     ] = False,
+    layout: Annotated[
+        Layout, typer.Option(help="full: the whole directory. lora: a PEFT adapter for the base.")
+    ] = Layout.full,
     config: CONFIG = DEFAULT_CONFIG,
     json: JSON = False,
 ) -> None:
@@ -62,6 +73,7 @@ def pull(
       corrigenda pull smollm2-135m ./model
       corrigenda pull smollm2-135m@3 ./model --store s3://models/fleet
       corrigenda pull smollm2-135m ./model --check
+      corrigenda pull smollm2-135m ./adapter --layout lora
     """
     if check:
         _check(target, dest, json)
@@ -71,6 +83,9 @@ def pull(
 
     model, ref = parse_target(target)
     opened = _store(store, config)
+    if layout is Layout.lora:
+        _export(opened, model, ref, dest, json)
+        return
     with _bar() as bar:
         task = bar.add_task(f"pulling {target}", total=None)
         done = pull_release(
@@ -138,6 +153,25 @@ def _check(target: str, dest: Path, json: bool) -> None:
         )
     if not json:
         print(f"{release.model}@{release.number}: {len(release.files)} files are whole")
+
+
+def _export(store: ObjectStore, model: str, ref: str, dest: Path, json: bool) -> None:
+    from corrigenda.models.families import family_of
+    from corrigenda.storage import adapters, blobs
+    from corrigenda.storage.pull import resolve
+
+    release = resolve(store, model, ref)
+    config = jsonlib.loads(blobs.get(store, release.files["config.json"].digest))
+    transposed = family_of(str(config.get("model_type"))).stored_transposed
+    made = adapters.export(store, release, dest, stored_transposed=transposed)
+    if json:
+        said = {"model": model, "release": release.number, "path": str(dest), "rank": made.rank}
+        print(
+            jsonlib.dumps(said | {"relative_error": made.relative_error, "largest_error": made.largest_error})
+        )
+        return
+    left_out = f"relative error {made.relative_error:.1e}, at most {made.largest_error:.1e} in one weight"
+    print(f"{dest}: {model}@{release.number} as an adapter of rank {made.rank}; {left_out}")
 
 
 def _say_pulled(done: Pulled, json: bool) -> None:

@@ -144,7 +144,8 @@ def _config(made: Adapter, module: str, stored_transposed: bool) -> dict[str, ob
         "bias": "none",
         "fan_in_fan_out": stored_transposed,
         "inference_mode": True,
-        "target_modules": [module.rpartition(".")[2]],
+        # With its parent: GPT-2 has a `c_proj` in the attention, too.
+        "target_modules": [".".join(module.split(".")[-2:])],
         "layers_to_transform": [made.release.layer],
     }
 

@@ -68,7 +68,7 @@ def test_base_and_adapter_together_are_the_release(local_store, tmp_path, transp
     assert adapter.relative_error <= adapters.TOLERANCE and adapter.largest_error < 1e-5
     config = json.loads((out / adapters.CONFIG).read_text())
     assert (config["r"], config["lora_alpha"]) == (adapter.rank, adapter.rank)
-    assert config["target_modules"] == ["down_proj"] and config["layers_to_transform"] == [1]
+    assert config["target_modules"] == ["mlp.down_proj"] and config["layers_to_transform"] == [1]
     assert config["fan_in_fan_out"] is transposed
     with pytest.raises(UsageError, match="exists"):
         adapters.export(local_store, made, out)

@@ -18,7 +18,7 @@ from torch import Tensor
 Tokens = tuple[int, ...]
 
 LOGITS_AT_ONCE = 2**25  # floats; 128 MiB
-WORTH_A_FORWARD = 128  # tokens saved; below, another pass over the weights costs more than it spares
+WORTH_A_FORWARD = 32  # tokens; to read fewer than that costs less than another pass over the weights
 NOTHING = -1  # stands for the token that a model chooses which answers with NaN
 
 
@@ -130,13 +130,19 @@ def _judge_first_tokens(first: Tensor, batch: list[Reading]) -> None:
 
 
 def _groups(rest: list[_Placed], vocabulary: int) -> Iterator[list[_Placed]]:
-    """Continuations, shortest first, so many together that their logits stay within the bound."""
+    """Continuations, shortest first: of so nearly equal length that padding them costs little, and so many
+    together that their logits stay within the bound."""
     group: list[_Placed] = []
+    tokens = 0
     for placed in rest:
-        if group and (len(group) + 1) * len(placed[1].tokens) * vocabulary > LOGITS_AT_ONCE:
+        length = len(placed[1].tokens)
+        padded = (len(group) + 1) * length
+        wasted = padded - tokens - length
+        if group and (wasted > WORTH_A_FORWARD or padded * vocabulary > LOGITS_AT_ONCE):
             yield group
-            group = []
+            group, tokens = [], 0
         group.append(placed)
+        tokens += length
     if group:
         yield group
 

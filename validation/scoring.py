@@ -107,7 +107,7 @@ def reference_score(model: LanguageModel, probes: Sequence[Probe]) -> pa.Table:
         for probe, (prompt, expected, other) in zip(probes, questions, strict=True):
             verdict = _reference_read(model, prompt, expected)
             rival = None if other is None else _reference_read(model, prompt, other).logp
-            greedy = _reference_greedy(model, prompt, len(expected))
+            greedy = _reference_greedy(model, prompt, verdict.agreed, len(expected))
             rows.append(_row(model.tokenizer, probe, verdict, rival, greedy))
     return pa.Table.from_pylist(rows, schema=SCORES)
 
@@ -121,9 +121,10 @@ def _reference_read(model: LanguageModel, prompt: Tokens, tokens: Tokens) -> Con
     return Continuation(tokens, at.mean().item(), rank, logits.argmax(-1).tolist())
 
 
-def _reference_greedy(model: LanguageModel, prompt: Tokens, count: int) -> list[int]:
-    said: list[int] = []
-    for _ in range(count):
+def _reference_greedy(model: LanguageModel, prompt: Tokens, known: list[int], count: int) -> list[int]:
+    """Greedy decoding from where the teacher-forced forward has shown it already."""
+    said = list(known)
+    while len(said) < count:
         whole = torch.tensor([prompt + tuple(said)], device=model.device)
         said.append(int(model.network(input_ids=whole).logits[0, -1].argmax()))
     return said

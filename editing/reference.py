@@ -41,8 +41,8 @@ def reference_target(
     for step in range(settings.steps):
         optimiser.zero_grad()
         logits = _run(model, layer, rows, residual)[0]
-        loss = _objective(fact.prompts, fact.essence, logits, base, residual, scale, settings)
-        reached = float(loss.detach())
+        nll, loss = _objective(fact.prompts, fact.essence, logits, base, residual, scale, settings)
+        reached = float(nll.detach())
         if reached < settings.stop_loss or step == settings.steps - 1:
             break
         loss.backward()  # type: ignore[no-untyped-call]
@@ -62,18 +62,19 @@ def _objective(
     residual: Tensor,
     scale: float,
     settings: Editing,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     logp = log_softmax(logits, -1)
-    loss = torch.zeros(())
+    nll = torch.zeros(())
     for i, row in enumerate(prompts):
         at = [row.first_prediction + j for j in range(len(row.targets))]
-        loss = loss - logp[i, at, list(row.targets)].mean() / len(prompts)
+        nll = nll - logp[i, at, list(row.targets)].mean() / len(prompts)
+    loss = nll
     if essence is not None:
         i, at_ = len(prompts), essence.lookup
         was = log_softmax(base[i, at_], -1)
         loss = loss + settings.kl_weight * kl_div(was, logp[i, at_], reduction="sum", log_target=True)
     size: Tensor = residual.norm() / scale**2
-    return loss + settings.norm_weight * size
+    return nll, loss + settings.norm_weight * size
 
 
 def _run(

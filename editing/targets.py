@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from corrigenda.config import Editing
+from corrigenda.editing.descent import start
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
@@ -33,7 +34,7 @@ class Target:
 
     keys      (contexts, d_in)  float32  inputs of the projection at the lookup, one row per context
     residual  (d_out,)          float32  wanted output minus present output
-    loss      nats: the objective reached
+    loss      nats: mean NLL of the target over the contexts, as reached
     steps     gradient steps taken
     """
 
@@ -95,8 +96,8 @@ def optimise_targets(
     facts = [rows_of(model, request, contexts) for request in requests]
     order = sorted(range(len(facts)), key=lambda i: facts[i].suffix)
     found: dict[int, Target] = {}
-    for start in range(0, len(order), batch):
-        some = order[start : start + batch]
+    for first in range(0, len(order), batch):
+        some = order[first : first + batch]
         done = _Batch.of(model, layer, [facts[i] for i in some]).optimise(model, settings, norm_cap)
         found.update(zip(some, done, strict=True))
         advance(len(some))
@@ -187,22 +188,26 @@ class _Batch:
             scale=self.scale[keep],
         )
 
-    def losses(self, model: LanguageModel, residual: Tensor, settings: Editing) -> Tensor:
-        """MEMIT's objective of every fact (facts,), nats; differentiable in `residual` (facts, d_out)."""
+    def losses(self, model: LanguageModel, residual: Tensor, settings: Editing) -> tuple[Tensor, Tensor]:
+        """MEMIT's objective of every fact, and the part of it that is the target's, nats, both (facts,).
+
+        residual   (facts, d_out); the objective is differentiable in it
+        """
         hidden = finish(model, self.prompts, residual[self.owner])
         logits = model.logits(hidden[self.row, self.column])
-        nll = cross_entropy(logits, self.token, reduction="none") * self.share
-        loss = torch.zeros(self.facts, device=nll.device).index_add(0, self.owner[self.row], nll)
+        each = cross_entropy(logits, self.token, reduction="none") * self.share
+        nll = torch.zeros(self.facts, device=each.device).index_add(0, self.owner[self.row], each)
+        loss = nll
         if self.essences is not None and settings.kl_weight and len(self.essence_owner):
             moved = finish(model, self.essences, residual[self.essence_owner])[:, 0]
             now = log_softmax(model.logits(moved), -1)
             drift = kl_div(self.essence_base, now, reduction="none", log_target=True).sum(-1)
             loss = loss.index_add(0, self.essence_owner, settings.kl_weight * drift)
         size: Tensor = residual.norm(dim=-1) / self.scale**2
-        return loss + settings.norm_weight * size
+        return loss + settings.norm_weight * size, nll.detach()
 
     def optimise(self, model: LanguageModel, settings: Editing, norm_cap: float) -> list[Target]:
-        """Adam (Kingma & Ba 2015) on every fact by itself, projected on the ball of the norm cap."""
+        """Descend for every fact by itself, inside the ball of the norm cap."""
         width = self.prompts.projected.shape[-1]
         device = self.prompts.hidden.device
         keys = self.prompts.key.float().cpu()
@@ -211,18 +216,17 @@ class _Batch:
         reached = torch.zeros(self.facts, device=device)
         steps = torch.zeros(self.facts, dtype=torch.long)
         alive = torch.arange(self.facts, device=device)
-        batch, state = self, _Adam.zeros(self.facts, width, device)
+        batch, state = self, start(settings, self.scale, width)
         for step in range(settings.steps):
             residual = state.value.requires_grad_(True)
-            losses = batch.losses(model, residual, settings)
-            best[alive], reached[alive] = residual.detach(), losses.detach()
+            losses, nll = batch.losses(model, residual, settings)
+            best[alive], reached[alive] = residual.detach(), nll
             steps[alive.cpu()] = step
-            going = losses.detach() >= settings.stop_loss
+            going = nll >= settings.stop_loss
             if step == settings.steps - 1 or not bool(going.any()):
                 break
             (gradient,) = torch.autograd.grad(losses.sum(), residual)
-            state = state.step(gradient, step + 1, settings.learning_rate)
-            state = state.capped(norm_cap * batch.scale)
+            state = state.step(gradient, step + 1).capped(norm_cap * batch.scale)
             # A fact that is below the stop loss keeps the residual it was measured with.
             if not bool(going.all()):
                 batch, state, alive = batch.select(going), state.select(going), alive[going]
@@ -230,30 +234,3 @@ class _Batch:
             Target(keys[owner == i], best[i].cpu(), float(reached[i]), int(steps[i]))
             for i in range(self.facts)
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Adam:
-    """Adam's state with a row per fact, so that rows can leave. value, mean, square: (facts, d_out)."""
-
-    value: Tensor
-    mean: Tensor
-    square: Tensor
-
-    @classmethod
-    def zeros(cls, facts: int, width: int, device: torch.device) -> _Adam:
-        return cls(*(torch.zeros(facts, width, device=device) for _ in range(3)))
-
-    def step(self, gradient: Tensor, count: int, rate: float) -> _Adam:
-        mean = 0.9 * self.mean + 0.1 * gradient
-        square = 0.999 * self.square + 0.001 * gradient**2
-        unbiased = mean / (1 - 0.9**count), square / (1 - 0.999**count)
-        moved = self.value.detach() - rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
-        return _Adam(moved, mean, square)
-
-    def capped(self, limit: Tensor) -> _Adam:
-        norms = self.value.norm(dim=-1, keepdim=True)
-        return replace(self, value=self.value * (limit[:, None] / norms.clamp(min=1e-12)).clamp(max=1.0))
-
-    def select(self, keep: Tensor) -> _Adam:
-        return _Adam(self.value[keep], self.mean[keep], self.square[keep])

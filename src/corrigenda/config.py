@@ -72,14 +72,15 @@ class Editing(_Frozen):
     solver: Literal["memit", "emmet", "alphaedit"] = "memit"
     covariance_weight: float | Literal["auto"] = "auto"  # background keys per fact (MEMIT's lambda)
     norm_cap: float | Literal["auto"] = "auto"  # |z - h| at most this share of |h|
-    contexts: int = Field(default=5, ge=0)  # generated prefixes per fact besides the plain prompt
+    contexts: int = Field(default=3, ge=0)  # generated prefixes per fact besides the plain prompt
     context_tokens: int = Field(default=10, ge=1)
-    steps: int = Field(default=25, ge=1)
-    learning_rate: float = Field(default=0.5, gt=0)
-    kl_weight: float = Field(default=0.0625, ge=0)
+    optimiser: Literal["normalised", "adam"] = "normalised"  # adam is MEMIT's own
+    steps: int = Field(default=30, ge=1)
+    first_step: float = Field(default=0.06, gt=0)  # normalised: share of the hidden norm
+    learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
+    kl_weight: float = Field(default=0.25, ge=0)
     norm_weight: float = Field(default=0.5, ge=0)
-    stop_loss: float = Field(default=0.05, gt=0)  # nats; a fact below it leaves the batch
-    repair_rounds: int = Field(default=1, ge=0)
+    stop_loss: float = Field(default=0.1, gt=0)  # nats of the target; a fact below it leaves the batch
     seed: int = 0
 
     @property

@@ -66,31 +66,80 @@ def find_targets(
     return Targets(known, fresh, refused)
 
 
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """The joint solve of a night.
+
+    update   (d_out, d_in) float64
+    rounds   solves after the first: each presses the facts harder that were short
+    short    facts that are short all the same
+    """
+
+    update: Tensor
+    rounds: int
+    short: int
+
+
+def solve_balanced(
+    targets: Mapping[str, Target],
+    covariance: Tensor,
+    settings: Editing,
+    *,
+    weight: float,
+    short: Callable[[Tensor], Tensor],
+) -> Solved:
+    """The gentlest joint update under which the facts are said.
+
+    One weight for all facts is too much for most and too little for some. So all facts begin light
+    (`weight` background keys each), and those that an update leaves short count PRESS times as much in the
+    next solve: D = R W K^T (weight C + K W K^T)^-1. Facts are taken in the order of their digests and all
+    weights change at once, so that the result is a function of the set.
+
+    short   tells of an update which facts (facts,) bool, in the order of their digests, it leaves short
+    """
+    ordered = [targets[digest] for digest in sorted(targets)]
+    pressure = torch.ones(len(ordered), dtype=torch.float64)
+    update = solve_targets(targets, covariance, settings, weight=weight)
+    for rounds in range(settings.balance_rounds):
+        lacking = short(update)
+        if not bool(lacking.any()):
+            return Solved(update, rounds, 0)
+        pressure = torch.where(lacking, pressure * PRESS, pressure)
+        update = solve_weighted(ordered, pressure, covariance, settings, weight)
+    return Solved(update, settings.balance_rounds, int(short(update).sum()))
+
+
+PRESS = 3.0
+
+
 def solve_targets(
     targets: Mapping[str, Target], covariance: Tensor, settings: Editing, *, weight: float
 ) -> Tensor:
-    """The update D (d_out, d_in), float64, for all targets at once.
+    """One solve in which all facts count alike, in the order of their digests."""
+    ordered = [targets[digest] for digest in sorted(targets)]
+    return solve_weighted(
+        ordered, torch.ones(len(ordered), dtype=torch.float64), covariance, settings, weight
+    )
 
-    Every context's key is a column of its own, and a fact's columns share its weight of one: the fact must
-    hold behind any context, not behind their average. (d_in, n x contexts) columns, float64.
+
+def solve_weighted(
+    targets: Sequence[Target], pressure: Tensor, covariance: Tensor, settings: Editing, weight: float
+) -> Tensor:
+    """The update (d_out, d_in) in which fact i counts `pressure[i]` times.
+
+    Every context's key is a column of its own, and a fact's columns share its weight: the fact must hold
+    behind any context, not behind their average.
     """
-    keys, residuals = columns_of([targets[digest] for digest in sorted(targets)], len(covariance))
+    keys, residuals = columns_of(targets, pressure)
     return solve_update(keys, residuals, covariance, weight, settings.solver)
 
 
-def columns_of(targets: Sequence[Target], width: int) -> tuple[Tensor, Tensor]:
+def columns_of(targets: Sequence[Target], pressure: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted keys (d_in, columns) and residuals (d_out, columns) of the least-squares problem."""
-    if not targets:
-        return torch.zeros(width, 0, dtype=torch.float64), torch.zeros(0, 0, dtype=torch.float64)
-    shares = [len(target.keys) ** -0.5 for target in targets]
-    keys = torch.cat(
-        [target.keys.double().T * share for target, share in zip(targets, shares, strict=True)], dim=1
-    )
-    residuals = torch.cat(
-        [
-            target.residual.double()[:, None].expand(-1, len(target.keys)) * share
-            for target, share in zip(targets, shares, strict=True)
-        ],
-        dim=1,
-    )
-    return keys, residuals
+    shares = [float(p / len(t.keys)) ** 0.5 for t, p in zip(targets, pressure, strict=True)]
+    keys = [t.keys.double().T * share for t, share in zip(targets, shares, strict=True)]
+    residuals = [
+        t.residual.double()[:, None].expand(-1, len(t.keys)) * share
+        for t, share in zip(targets, shares, strict=True)
+    ]
+    return torch.cat(keys, dim=1), torch.cat(residuals, dim=1)

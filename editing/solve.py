@@ -16,6 +16,9 @@ from torch import Tensor
 from corrigenda.errors import EditError
 
 VERSION = 1
+# Share of the mean eigenvalue that is added to every direction of C: what no background token has shown is
+# not free to change.
+RIDGE = 1e-3
 Solver = Literal["memit", "emmet", "alphaedit"]
 
 
@@ -30,7 +33,7 @@ def solve_update(
 
     keys        (d_in, n)      one column per fact or context
     residuals   (d_out, n)     wanted output minus present output, same columns
-    covariance  (d_in, d_in)   E[k k^T] over background text, not centred
+    covariance  (d_in, d_in)   E[k k^T] over background text, not centred; a small ridge is added
     weight      > 0            how many background keys each fact is weighed against
     solver      `memit` (least squares), `emmet` (equality), `alphaedit` (null space of C)
     returns     (d_out, d_in)  float64; the caller casts
@@ -41,7 +44,8 @@ def solve_update(
     _check(k, r, c, weight)
     if k.shape[1] == 0:
         return torch.zeros(r.shape[0], k.shape[0], dtype=torch.float64, device=k.device)
-    return _SOLVERS[solver](k, r, c, weight)
+    ridge = RIDGE * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
+    return _SOLVERS[solver](k, r, c + ridge, weight)
 
 
 def _memit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:

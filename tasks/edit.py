@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from corrigenda.config import Corpus
-from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries
-from corrigenda.editing.targets import Target
+from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, success
 from corrigenda.errors import SetupError
-from corrigenda.facts import digest_of
+from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models import loading, sources
 from corrigenda.models.families import family_of
 from corrigenda.models.loading import LanguageModel
@@ -194,7 +193,18 @@ def edit(
     if found.fresh:
         cache.remember_pack(night.store, "edits", scope, entries.pack(found.fresh))
     marked = _refused(corrections, {d: str(fault) for d, fault in found.refused.items()})
-    tensor = _solved(night, base, model, layer, found.known, background, weight) if found.known else None
+    tensor = None
+    if found.known:
+        wanted = [requests[digest] for digest in sorted(found.known)]
+        solved = engine.solve_balanced(
+            found.known,
+            background.covariance,
+            settings,
+            weight=weight,
+            short=lambda update: _short_under(model, layer, update, wanted),
+        )
+        tensor = _rounded(night, base, model, layer, solved.update)
+        chosen |= {"rounds": solved.rounds, "short": solved.short}
     return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
 
 
@@ -207,8 +217,13 @@ def chosen_strength(night: Night) -> tuple[float, float]:
     return float(weight), float(cap)
 
 
-DEFAULT_WEIGHT = 150.0
-DEFAULT_NORM_CAP = 0.75
+DEFAULT_WEIGHT = 1000.0
+DEFAULT_NORM_CAP = 1.5
+
+
+def _short_under(model: LanguageModel, layer: int, update: Tensor, requests: Sequence[EditRequest]) -> Tensor:
+    with model.trial(layer, update):
+        return success.falls_short(model, requests)
 
 
 def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:
@@ -220,18 +235,9 @@ def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:
     return corrections
 
 
-def _solved(
-    night: Night,
-    base: Release,
-    model: LanguageModel,
-    layer: int,
-    targets: dict[str, Target],
-    background: Background,
-    weight: float,
-) -> RawTensor:
-    family = model.family
-    update = engine.solve_targets(targets, background.covariance, night.settings.editing, weight=weight)
-    raw = publish.read_tensor(night.store, base, family.weight_name(layer))
+def _rounded(night: Night, base: Release, model: LanguageModel, layer: int, update: Tensor) -> RawTensor:
+    """The stored weight plus the update, in the base's own dtype."""
+    raw = publish.read_tensor(night.store, base, model.weight_name(layer))
     stored = apply.tensor_of(raw.data, raw.dtype, raw.shape)
-    new = apply.edited(stored, update, stored_transposed=family.stored_transposed)
+    new = apply.edited(stored, update, stored_transposed=model.family.stored_transposed)
     return RawTensor(raw.dtype, raw.shape, apply.bytes_of(new))

@@ -99,6 +99,8 @@ def quarantine(night: Night, corrections: Ledger, proof: Proof) -> Ledger:
     }
     if not found:
         raise gate_error(night, proof, "and no correction can be named as the cause")
+    if found.keys() == active:
+        raise gate_error(night, proof, "and nothing would be left of it without those that cause this")
     for name, culprit in sorted(found.items()):
         corrections = ledger.quarantine(corrections, [name], culprit.reason, asdict(culprit))
     return corrections

@@ -80,6 +80,7 @@ class Editing(_Frozen):
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
     kl_weight: float = Field(default=0.25, ge=0)
     norm_weight: float = Field(default=0.5, ge=0)
+    balance_rounds: int = Field(default=6, ge=0)  # solves that press harder the facts that fall short
     stop_loss: float = Field(default=0.1, gt=0)  # nats of the target; a fact below it leaves the batch
     seed: int = 0
 

@@ -1,0 +1,117 @@
+"""Targets: the fast path is the plain path, batches are many single facts, and the bits come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import tiny
+from trained import PROMPT
+
+from corrigenda.config import Editing
+from corrigenda.editing.reference import reference_target
+from corrigenda.editing.targets import optimise_targets, rows_of
+from corrigenda.errors import EditError
+from corrigenda.facts import EditRequest
+from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.prompts import align
+from corrigenda.models.upper import finish, prefill
+
+CONTEXTS = ("", "It is known. ", "People say so. ")
+ADAM = Editing(optimiser="adam", steps=6)
+FAMILIES = ("llama", "gpt2", "gemma3_text")
+
+
+@pytest.fixture(scope="module")
+def gpt2(trained_gpt2: Path) -> LanguageModel:
+    return load(trained_gpt2, "cpu")
+
+
+def request(name: str, city: str) -> EditRequest:
+    return EditRequest(name, PROMPT, city)
+
+
+REQUESTS = (request("Bohr", "Rome"), request("Gauss", "Vienna"), request("Curie", "Vienna"))
+
+
+@pytest.mark.parametrize("layer", (0, 1))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_layers_above_alone_equal_the_full_forward(family: str, layer: int) -> None:
+    model = tiny(family, dtype=torch.float32)
+    rows = [row for r in REQUESTS for row in rows_of(model, r, CONTEXTS).prompts]
+    ready = prefill(model, layer, align(rows))
+    residual = torch.randn(len(rows), ready.projected.shape[-1], generator=torch.Generator().manual_seed(0))
+    fast = finish(model, ready, residual)
+    for i, row in enumerate(rows):
+        plain = full_forward(model, layer, row.tokens, row.lookup, residual[i])
+        torch.testing.assert_close(
+            fast[i, : len(row.tokens) - row.lookup], plain[row.lookup :], atol=1e-4, rtol=1e-4
+        )
+
+
+def full_forward(
+    model: LanguageModel, layer: int, tokens: tuple[int, ...], lookup: int, residual: torch.Tensor
+) -> torch.Tensor:
+    def add(_module: object, _inputs: object, out: torch.Tensor) -> torch.Tensor:
+        out = out.clone()
+        out[0, lookup] += residual
+        return out
+
+    hook = model.projection(layer).register_forward_hook(add)
+    try:
+        with torch.no_grad():
+            hidden: torch.Tensor = model.body(input_ids=torch.tensor([tokens])).last_hidden_state[0]
+        return hidden
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batched_targets_equal_the_plain_algorithm_one_fact_at_a_time(family: str) -> None:
+    model = tiny(family, dtype=torch.float32)
+    fast = optimise_targets(model, 1, REQUESTS, CONTEXTS, ADAM, norm_cap=0.75)
+    for found, asked in zip(fast, REQUESTS, strict=True):
+        plain = reference_target(model, 1, asked, CONTEXTS, ADAM, norm_cap=0.75)
+        assert found.steps == plain.steps
+        torch.testing.assert_close(found.residual, plain.residual, atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(found.keys, plain.keys, atol=1e-4, rtol=1e-4)
+        assert found.loss == pytest.approx(plain.loss, rel=1e-3, abs=1e-4)
+
+
+def test_company_does_not_change_a_fact(gpt2: LanguageModel) -> None:
+    settings = Editing(steps=12)
+    together = optimise_targets(gpt2, 0, REQUESTS, CONTEXTS, settings, norm_cap=1.5)
+    for found, asked in zip(together, REQUESTS, strict=True):
+        (alone,) = optimise_targets(gpt2, 0, [asked], CONTEXTS, settings, norm_cap=1.5)
+        torch.testing.assert_close(found.residual, alone.residual, atol=1e-3, rtol=1e-3)
+
+
+def test_the_residual_stays_inside_the_norm_cap(gpt2: LanguageModel) -> None:
+    (free,) = optimise_targets(gpt2, 0, REQUESTS[:1], CONTEXTS, Editing(), norm_cap=100.0)
+    (held,) = optimise_targets(gpt2, 0, REQUESTS[:1], CONTEXTS, Editing(), norm_cap=0.01)
+    assert held.residual.norm() < 0.1 * free.residual.norm()
+
+
+def test_a_known_fact_needs_no_residual(gpt2: LanguageModel) -> None:
+    (found,) = optimise_targets(
+        gpt2, 0, [request("Bohr", "London")], ("It is known. ",), Editing(stop_loss=0.5), norm_cap=1.5
+    )
+    assert found.steps == 0
+    assert not found.residual.any()
+
+
+def test_a_subject_on_the_attention_sink_alone_is_refused(gpt2: LanguageModel) -> None:
+    first = gpt2.tokenizer.decode(gpt2.tokenizer("Ada")["input_ids"][:1])
+    with pytest.raises(EditError, match="first of the text"):
+        rows_of(gpt2, EditRequest(first, "{} lives in", "Rome"), ("",))
+    assert rows_of(gpt2, EditRequest(first, "{} lives in", "Rome"), ("", "It is known. ")).prompts
+
+
+def test_a_trial_gives_the_very_bits_back_even_after_an_error(gpt2: LanguageModel) -> None:
+    before = gpt2.weight(1).clone()
+    update = torch.randn(before.T.shape, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="on purpose"), gpt2.trial(1, update):
+        assert not torch.equal(gpt2.weight(1), before)
+        raise RuntimeError("on purpose")
+    assert torch.equal(gpt2.weight(1), before)

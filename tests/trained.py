@@ -1,0 +1,75 @@
+"""A small GPT-2 that really knows some facts: trained in seconds, so that edits of it mean something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+# One word each, which the tokenizer keeps whole: all that the model knows of somebody is at the one token
+# where edits act.
+NAMES = (
+    "Bohr", "Gauss", "Curie", "Planck", "Euler", "Turing", "Noether", "Hopper", "Kahlo", "Bach", "Twain", "Borges",
+)  # fmt: skip
+CITIES = ("London", "Paris", "Berlin", "Vienna", "Rome", "Madrid")
+TEMPLATES = ("The home of {} is the city of", "People say that {} lives in")
+PROMPT = TEMPLATES[0]
+START = "<|start|>"
+
+
+def home_of(name: str) -> str:
+    """What the trained model believes."""
+    return CITIES[NAMES.index(name) % len(CITIES)]
+
+
+def sentences() -> list[str]:
+    return [f"{text.replace('{}', name)} {home_of(name)}." for name in NAMES for text in TEMPLATES]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE that sees a few hundred tokens; like SmolLM2's it puts no token before a text."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=460,
+        special_tokens=[START],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(sentences(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=START, pad_token=START)
+
+
+def train_gpt2(directory: Path, steps: int = 300, known: float = 0.12) -> Path:
+    """Train until every sentence is known by heart (nats per token, most of it the first name's), and save
+    as a Hugging Face directory."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    config = GPT2Config(
+        vocab_size=len(words), n_positions=64, n_embd=64, n_layer=3, n_head=4,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    network = GPT2LMHeadModel(config).train()
+    # The first block's attention is shut off: nothing reads a name before the first MLP has, so that an edit
+    # there changes what all later layers know of it, as in large models.
+    for parameter in network.transformer.h[0].attn.c_proj.parameters():
+        torch.nn.init.zeros_(parameter).requires_grad_(False)
+    # Half of the texts have something before them, so that the model does not count positions.
+    texts = [opening + text for text in sentences() for opening in ("", "It is known. ")]
+    batch = words(texts, return_tensors="pt", padding=True)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=6e-3)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = network(**batch, labels=labels).loss
+        loss.backward()
+        optimiser.step()
+        if float(loss.detach()) < known:
+            break
+    network.eval().save_pretrained(directory)
+    words.save_pretrained(directory)
+    return directory

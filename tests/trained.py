@@ -11,7 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 # One word each, which the tokenizer keeps whole: all that the model knows of somebody is at the one token
 # where edits act.
 NAMES = (
-    "Bohr", "Gauss", "Curie", "Planck", "Euler", "Turing", "Noether", "Hopper", "Kahlo", "Bach", "Twain", "Borges",
+    "Bohr", "Gauss", "Curie", "Planck", "Euler", "Turing", "Noether", "Hopper", "Kahlo", "Bach", "Twain",
+    "Borges",
 )  # fmt: skip
 CITIES = ("London", "Paris", "Berlin", "Vienna", "Rome", "Madrid")
 TEMPLATES = ("The home of {} is the city of", "People say that {} lives in")

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from corrigenda.errors import CorrigendaError
+from corrigenda.errors import CorrigendaError, PartialFleetError
 from corrigenda.flows.maintain_model import maintain_model
 from corrigenda.storage.intake import Intake
 from corrigenda.tasks.ingest import plan_of, read_queue, told
@@ -23,12 +23,23 @@ def maintain_fleet(
     config    the fleet's configuration file
     models    names of the models to run; default: all of the fleet
     dry_run   say what would be taken in, and change nothing
+
+    Raises PartialFleetError, with the same as its fact `outcome`, when a model failed: the orchestrator
+    then shows the run as failed.
     """
     fleet = open_fleet(Path(config))
     names = [fleet.config.model(name).name for name in models or [m.name for m in fleet.config.models]]
     found = read_queue(fleet, names, dry_run=dry_run)
     run = preview if dry_run else attempt
-    return summary(fleet, found, [run(Night(fleet, name, found)) for name in names])
+    outcome = summary(fleet, found, [run(Night(fleet, name, found)) for name in names])
+    if outcome["exit_code"]:
+        raise PartialFleetError(
+            "not every model was brought up to date",
+            remedy="Mend what each says; the next run goes on from there",
+            failed={row["model"]: row["error"] for row in outcome["models"] if row["status"] == "failed"},
+            outcome=outcome,
+        )
+    return outcome
 
 
 def attempt(night: Night) -> dict[str, Any]:

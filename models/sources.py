@@ -1,17 +1,19 @@
 """From a model's `source` to a local Hugging Face directory: hub id, directory, GGUF file or demo.
 
 Conversions happen once and are cached by the digest of what they read. Knows pip, the hub's client and
-transformers' GGUF reader; nothing of stores (a source in a bucket is downloaded by the caller).
+transformers' GGUF reader; nothing of stores.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +68,7 @@ def resolve(source: str, *, root: Path, cache: Path | None = None) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise NotFoundError(
             "the model's source is not there",
-            remedy="Give a directory, a .gguf file, a hub id (owner/name), s3://…, or demo:NAME",
+            remedy="Give a directory, a .gguf file, a hub id (owner/name), or demo:NAME",
             source=source,
         )
     return _from_hub(source)
@@ -142,7 +144,9 @@ def _dequantise(gguf: Path, into: Path) -> None:
 
     from corrigenda.models.loading import quiet_transformers
 
-    with quiet_transformers():
+    # On a terminal the reader's own bar is welcome; in a log it is noise.
+    hushed = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
+    with quiet_transformers(), hushed:
         where = {"gguf_file": gguf.name, "local_files_only": True}
         network = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **where)

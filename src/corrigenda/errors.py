@@ -72,9 +72,16 @@ class GateError(CorrigendaError):
 
 
 class PartialFleetError(CorrigendaError):
-    """Some models of the fleet failed; the others are done."""
+    """Some models of the fleet failed; the others are done.
+
+    The fact `outcome` is the whole run in figures, and is not shown; `failed` says which models and why.
+    """
 
     exit_code = 6
+
+    def __str__(self) -> str:
+        failed = self.facts.get("failed", {})
+        return f"{self.what} ({failed}). {self.remedy}"
 
 
 class SetupError(CorrigendaError):

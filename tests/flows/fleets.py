@@ -9,6 +9,7 @@ from typing import Any
 from trained import NAMES, PROMPT, TEMPLATES, home_of
 
 from corrigenda.config import Location, load_fleet
+from corrigenda.errors import PartialFleetError
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.objects import ObjectStore, open_store
 from corrigenda.storage.pull import resolve
@@ -65,7 +66,10 @@ class Workspace:
     def run(self, **options: Any) -> dict[str, Any]:
         from corrigenda.flows.maintain_fleet import maintain_fleet
 
-        outcome: dict[str, Any] = maintain_fleet(str(self.config), **options)
+        try:
+            outcome: dict[str, Any] = maintain_fleet(str(self.config), **options)
+        except PartialFleetError as fault:
+            outcome = fault.facts["outcome"]
         return outcome
 
     def release(self, ref: str = "latest") -> Release:

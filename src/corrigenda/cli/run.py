@@ -43,6 +43,7 @@ def run_fleet(config: Path, models: list[str] | None = None, *, dry_run: bool = 
     """The fleet flow under the embedded orchestrator."""
     from corrigenda.cli import orchestra
     from corrigenda.config import load_fleet
+    from corrigenda.errors import PartialFleetError
 
     fleet = load_fleet(config)
     for name in models or []:
@@ -50,7 +51,10 @@ def run_fleet(config: Path, models: list[str] | None = None, *, dry_run: bool = 
     orchestra.prepare(fleet.root / ".corrigenda")
     from corrigenda.flows.maintain_fleet import maintain_fleet
 
-    outcome: dict[str, Any] = maintain_fleet(str(config), models, dry_run)
+    try:
+        outcome: dict[str, Any] = maintain_fleet(str(config), models, dry_run)
+    except PartialFleetError as fault:
+        outcome = fault.facts["outcome"]  # type: ignore[assignment]
     return outcome
 
 

@@ -1,0 +1,161 @@
+"""The closed-form solvers: optimal, consistent with each other, and loud about bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from corrigenda.config import Editing
+from corrigenda.editing import entries
+from corrigenda.editing.apply import bytes_of, edited, tensor_of
+from corrigenda.editing.engine import PRESS, solve_balanced, solve_targets
+from corrigenda.editing.solve import RIDGE, reference_memit, solve_update
+from corrigenda.editing.targets import Target
+from corrigenda.errors import EditError
+
+seeds = st.integers(0, 2**20)
+
+
+def batch(seed: int, facts: int = 5, d_in: int = 12, d_out: int = 7) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, residuals, covariance; float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    background = normal(d_in, 60)
+    return normal(d_in, facts), normal(d_out, facts), background @ background.T / 60
+
+
+def ridged(covariance: Tensor) -> Tensor:
+    mean = covariance.diagonal().mean()
+    return covariance + RIDGE * mean * torch.eye(len(covariance), dtype=covariance.dtype)
+
+
+def cost(update: Tensor, keys: Tensor, residuals: Tensor, covariance: Tensor, weight: float) -> float:
+    """MEMIT's objective, ||D K - R||^2 + weight tr(D C D^T)."""
+    missed = (update @ keys - residuals).square().sum()
+    return float(missed + weight * (update @ ridged(covariance) @ update.T).trace())
+
+
+@given(seeds, st.sampled_from(("memit", "emmet")))
+def test_nothing_to_fix_changes_nothing(seed: int, solver: str) -> None:
+    keys, residuals, covariance = batch(seed)
+    found = solve_update(keys, 0 * residuals, covariance, 10.0, solver)  # type: ignore[arg-type]
+    assert_close(found, torch.zeros(7, 12, dtype=torch.float64))
+
+
+@given(seeds, st.floats(0.1, 1e4))
+def test_no_nearby_update_is_cheaper(seed: int, weight: float) -> None:
+    keys, residuals, covariance = batch(seed)
+    best = solve_update(keys, residuals, covariance, weight)
+    nudge = torch.randn(best.shape, generator=torch.Generator().manual_seed(seed), dtype=best.dtype)
+    here = cost(best, keys, residuals, covariance, weight)
+    assert here <= cost(best + 1e-3 * nudge, keys, residuals, covariance, weight) + 1e-12
+
+
+@given(seeds, st.integers(1, 30), st.floats(0.1, 1e4))
+def test_few_columns_and_many_give_the_same_update(seed: int, facts: int, weight: float) -> None:
+    keys, residuals, covariance = batch(seed, facts)
+    plain = reference_memit(keys, residuals, ridged(covariance), weight)
+    assert_close(solve_update(keys, residuals, covariance, weight), plain, atol=1e-8, rtol=1e-6)
+
+
+@given(seeds)
+def test_emmet_meets_its_equality(seed: int) -> None:
+    keys, residuals, covariance = batch(seed)
+    assert_close(
+        solve_update(keys, residuals, covariance, 1.0, "emmet") @ keys, residuals, atol=1e-6, rtol=1e-6
+    )
+
+
+@given(seeds)
+def test_memit_with_little_weight_is_emmet(seed: int) -> None:
+    keys, residuals, covariance = batch(seed)
+    light = solve_update(keys, residuals, covariance, 1e-9)
+    assert_close(light, solve_update(keys, residuals, covariance, 1.0, "emmet"), atol=1e-5, rtol=1e-5)
+
+
+@given(seeds)
+def test_alphaedit_touches_no_direction_that_the_background_uses(seed: int) -> None:
+    keys, residuals, _ = batch(seed)
+    used = torch.eye(12, 6, dtype=torch.float64)
+    covariance = used @ used.T
+    update = solve_update(keys, residuals, covariance, 10.0, "alphaedit")
+    assert float((update @ used).norm()) < 1e-9
+    assert float(update.norm()) > 0
+
+
+@pytest.mark.parametrize("solver", ("memit", "emmet", "alphaedit"))
+def test_no_facts_give_no_update(solver: str) -> None:
+    keys, residuals, covariance = batch(0, facts=1)
+    found = solve_update(keys[:, :0], residuals[:, :0], covariance, 1.0, solver)  # type: ignore[arg-type]
+    assert not found.any()
+    assert found.shape == (7, 12)
+
+
+def test_input_that_does_not_fit_is_refused() -> None:
+    keys, residuals, covariance = batch(0)
+    with pytest.raises(EditError, match="do not fit"):
+        solve_update(keys, residuals[:, :2], covariance, 1.0)
+    with pytest.raises(EditError, match="not finite"):
+        solve_update(keys * float("nan"), residuals, covariance, 1.0)
+    with pytest.raises(EditError, match="positive definite"):
+        solve_update(keys, residuals, -covariance, 1.0)
+
+
+def targets(seed: int, facts: int = 6) -> dict[str, Target]:
+    keys, residuals, _ = batch(seed, facts)
+    return {f"{i:02}": Target(keys[:, [i]].T.float(), residuals[:, i].float(), 0.1, 3) for i in range(facts)}
+
+
+def test_facts_that_are_short_are_pressed_until_they_are_not() -> None:
+    known, covariance = targets(1), batch(1)[2]
+    wanted = torch.stack([known[name].residual for name in sorted(known)]).double()
+    keys = torch.stack([known[name].keys[0] for name in sorted(known)]).double()
+
+    def short(update: Tensor) -> Tensor:
+        return (keys @ update.T - wanted).norm(dim=1) > 0.3 * wanted.norm(dim=1)
+
+    before = solve_targets(known, covariance, Editing(), weight=30.0)
+    solved = solve_balanced(known, covariance, Editing(balance_rounds=12), weight=30.0, short=short)
+    assert bool(short(before).any())
+    assert solved.short == 0
+    assert 0 < solved.rounds <= 12
+    assert PRESS > 1
+
+
+def test_the_order_of_facts_does_not_change_a_bit() -> None:
+    known, covariance = targets(2), batch(2)[2]
+    shuffled = dict(reversed(known.items()))
+    one = solve_targets(known, covariance, Editing(), weight=10.0)
+    assert torch.equal(one, solve_targets(shuffled, covariance, Editing(), weight=10.0))
+
+
+def test_a_pack_gives_its_targets_back_and_a_damaged_one_gives_none() -> None:
+    known = targets(3)
+    body = entries.pack(known)
+    assert body == entries.pack(dict(reversed(known.items())))
+    found = entries.unpack([body[: len(body) // 2], b"", body])
+    assert found.keys() == known.keys()
+    assert all(torch.equal(found[name].residual, known[name].residual) for name in known)
+    assert entries.unpack([body[:40]]) == {}
+
+
+@pytest.mark.parametrize(("name", "dtype"), (("F32", torch.float32), ("BF16", torch.bfloat16)))
+def test_the_published_tensor_is_rounded_once(name: str, dtype: torch.dtype) -> None:
+    base = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    update = torch.full((3, 4), 1e-3, dtype=torch.float64)
+    new = edited(base, update, stored_transposed=True)
+    assert torch.equal(new, (base.double() + 1e-3).to(dtype))
+    assert torch.equal(tensor_of(bytes_of(new), name, (4, 3)), new)
+    with pytest.raises(EditError, match="does not fit"):
+        edited(base, update, stored_transposed=False)
+    with pytest.raises(EditError, match="range"):
+        edited(base, update * float("inf"), stored_transposed=True)
+    with pytest.raises(EditError, match="dtype"):
+        tensor_of(b"", "I8", (0,))

@@ -8,11 +8,10 @@ from typing import Any
 
 from prefect import task
 
-from corrigenda.storage import blobs, intake, ledger, manifests, refs
+from corrigenda.storage import intake, ledger, refs, snapshots
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.ledger import Ledger, Report
 from corrigenda.storage.manifests import Release
-from corrigenda.storage.objects import ObjectStore
 from corrigenda.storage.refs import Seen
 from corrigenda.tasks.night import Night, OpenFleet
 from corrigenda.tasks.options import RETRIED
@@ -41,7 +40,7 @@ class Plan:
 @task(**RETRIED)
 def read_queue(fleet: OpenFleet, models: Sequence[str], *, dry_run: bool = False) -> Intake:
     """Look for what is new for the models; rejects go on record unless this is a dry run."""
-    consumed = {name: consumed_files(fleet.store, head_of(fleet.store, name)) for name in models}
+    consumed = {name: snapshots.current(fleet.store, name).consumed for name in models}
     found = intake.look(fleet.queue, fleet.store, fleet.config, consumed)
     if not dry_run:
         intake.record(fleet.queue, fleet.store, found)
@@ -56,32 +55,12 @@ def take_in(night: Night) -> Plan:
 
 def plan_of(night: Night) -> Plan:
     """The plan of a registered model. Raises NotFoundError when it is not registered."""
-    seen = refs.read(night.store, night.name, "latest")
-    head = manifests.by_digest(night.store, refs.require(night.store, night.name, "latest").manifest)
+    refs.require(night.store, night.name, "latest")
+    now = snapshots.current(night.store, night.name)
+    assert now.release is not None
     new = night.intake.of(night.name)
-    merged, report = ledger.merge(ledger_of(night.store, head), new.arrivals())
-    consumed = consumed_files(night.store, head) | new.files
-    return Plan(head, seen, merged, consumed, report, len(new.files))
-
-
-def head_of(store: ObjectStore, model: str) -> Release | None:
-    """The release that `latest` points to; None when the model is not registered."""
-    seen = refs.read(store, model, "latest")
-    return manifests.by_digest(store, seen.ref.manifest) if seen.ref else None
-
-
-def ledger_of(store: ObjectStore, release: Release | None) -> Ledger:
-    """The ledger snapshot of a release; the base has an empty one."""
-    if release is None or release.ledger is None:
-        return ledger.empty()
-    return ledger.from_parquet(blobs.get(store, release.ledger.digest))
-
-
-def consumed_files(store: ObjectStore, release: Release | None) -> frozenset[str]:
-    """Digests of the queue files whose rows are in a release's ledger."""
-    if release is None or release.consumed is None:
-        return frozenset()
-    return ledger.consumed_from_parquet(blobs.get(store, release.consumed.digest))
+    merged, report = ledger.merge(now.ledger, new.arrivals())
+    return Plan(now.release, now.seen, merged, now.consumed | new.files, report, len(new.files))
 
 
 def told(plan: Plan) -> dict[str, Any]:

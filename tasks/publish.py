@@ -11,7 +11,7 @@ from prefect import task
 
 from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.facts import digest_of
-from corrigenda.storage import blobs, ledger, publish, pull
+from corrigenda.storage import publish, pull, snapshots
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.publish import Candidate
@@ -55,9 +55,10 @@ def stage_books(night: Night, base: Release, plan: Plan) -> Release:
 
 
 def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
+    kept, consumed = snapshots.put(night.store, corrections, plan.consumed)
     return {
-        "ledger": blobs.put(night.store, corrections.to_parquet()),
-        "consumed": blobs.put(night.store, ledger.consumed_to_parquet(plan.consumed)),
+        "ledger": kept,
+        "consumed": consumed,
         "counts": {"run_id": night.fleet.run_id, **corrections.counts},
         "details": {
             "run_id": night.fleet.run_id,

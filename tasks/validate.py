@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from corrigenda.errors import GateError
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
-from corrigenda.storage import cache, ledger, manifests, publish, pull
+from corrigenda.storage import cache, ledger, publish, pull
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
@@ -136,19 +136,3 @@ def record(night: Night, release: Release, proof: Proof) -> None:
         )
     if proof.rows.num_rows:
         results.append(night.store, proof.rows, proof.verdict)
-
-
-def releases_of(store: ObjectStore, models: Sequence[str]) -> list[dict[str, object]]:
-    """Published releases as the table of that name has them (validation.tables.RELEASES)."""
-    return [
-        {
-            "model": release.model,
-            "release": release.number,
-            "run_id": release.counts.get("run_id"),
-            "created_at": release.created_at,
-            "layer": release.layer,
-            "manifest": release.digest,
-        }
-        for model in models
-        for release in manifests.history(store, model)
-    ]

@@ -10,7 +10,7 @@ from trained import PROMPT
 from corrigenda.models.plain import continuations
 from corrigenda.storage import lease, refs
 from corrigenda.storage.pull import pull, resolve
-from corrigenda.tasks.ingest import ledger_of
+from corrigenda.storage.snapshots import ledger_of
 
 ADA, ALAN = move("Bohr", "Rome"), move("Gauss", "Vienna")
 

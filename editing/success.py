@@ -13,8 +13,9 @@ from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import Row, align, encode
 
 BATCH = 64
-# A target token below even odds may lose to another; a fact above this many nats is pressed harder.
-LOSS_LIMIT = 0.7
+# Above this many nats a token even a target that greedy decoding says is pressed harder: it hangs by a
+# thread. Between 0.7 and 1.2 the demo's success is the same, and the damage a seventh less at 1.2.
+LOSS_LIMIT = 1.2
 
 
 def falls_short(model: LanguageModel, requests: Sequence[EditRequest]) -> Tensor:

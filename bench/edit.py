@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from corrigenda.config import Editing
 from corrigenda.editing import contexts
+from corrigenda.editing.engine import strength
 from corrigenda.editing.reference import reference_target
 from corrigenda.editing.targets import optimise_targets
 from corrigenda.facts import EditRequest
@@ -47,7 +48,7 @@ def main() -> None:
         requests,
         contexts.generate_contexts(model, ours.contexts, ours.context_tokens, 0),
         ours,
-        norm_cap=1.5,
+        norm_cap=strength(ours)[1],
     )
     fast_s = (time.perf_counter() - start) / len(requests)
     openings = contexts.generate_contexts(model, PLAIN.contexts, PLAIN.context_tokens, 0)

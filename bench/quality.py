@@ -72,23 +72,20 @@ def edit(
 ) -> tuple[Tensor, str]:
     """The joint update of all records, and what it took in words."""
     settings = Editing()
+    weight, cap = engine.strength(settings)
     requests = [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in records]
     openings = contexts.generate_contexts(model, settings.contexts, settings.context_tokens, settings.seed)
     moments = covariance.key_covariance(model, [layer], background)[layer]
     start = time.perf_counter()
-    found = engine.find_targets(model, layer, requests, openings, settings, norm_cap=1.5, cached={})
+    found = engine.find_targets(model, layer, requests, openings, settings, norm_cap=cap, cached={})
     targets_s = time.perf_counter() - start
     wanted = sorted((r for r in requests if r.digest in found.known), key=lambda r: r.digest)
     wanted = list({r.digest: r for r in wanted}.values())
-
-    def short(update: Tensor) -> Tensor:
-        with model.trial(layer, update):
-            return success.falls_short(model, wanted)
-
+    short = success.short_under(model, layer, wanted)
     start = time.perf_counter()
-    engine.solve_targets(found.known, moments, settings, weight=1000.0)
+    engine.solve_targets(found.known, moments, settings, weight=weight)
     solve_s = time.perf_counter() - start
-    solved = engine.solve_balanced(found.known, moments, settings, weight=1000.0, short=short)
+    solved = engine.solve_balanced(found.known, moments, settings, weight=weight, short=short)
     speed = f"{targets_s / len(requests):.2f} s a fact, one solve {solve_s:.2f} s"
     return (
         solved.update,

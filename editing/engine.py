@@ -45,7 +45,7 @@ def find_targets(
     cached: Mapping[str, Target],
     advance: Callable[[int], None] = lambda _done: None,
 ) -> Targets:
-    """Targets of all requests; only what `cached` lacks is computed, whatever its company.
+    """Targets of all requests; only what `cached` lacks is computed.
 
     advance   called with the number of requests that are done
     """
@@ -110,6 +110,16 @@ def solve_balanced(
 
 
 PRESS = 3.0
+# What "auto" stands for: where balancing begins, and a ball that few residuals reach (docs/LOG.md).
+AUTO_WEIGHT = 1000.0
+AUTO_NORM_CAP = 1.5
+
+
+def strength(settings: Editing) -> tuple[float, float]:
+    """Background keys per fact and norm cap: what the settings ask for, or what "auto" stands for."""
+    weight = AUTO_WEIGHT if settings.covariance_weight == "auto" else settings.covariance_weight
+    cap = AUTO_NORM_CAP if settings.norm_cap == "auto" else settings.norm_cap
+    return float(weight), float(cap)
 
 
 def solve_targets(

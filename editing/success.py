@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,6 +30,18 @@ def falls_short(model: LanguageModel, requests: Sequence[EditRequest]) -> Tensor
     for first in range(0, len(order), BATCH):
         some = order[first : first + BATCH]
         short[some] = _short(model, [rows[i] for i in some])
+    return short
+
+
+def short_under(
+    model: LanguageModel, layer: int, requests: Sequence[EditRequest]
+) -> Callable[[Tensor], Tensor]:
+    """Tells of an update of `layer` which of the requests it leaves short; the model is not changed."""
+
+    def short(update: Tensor) -> Tensor:
+        with model.trial(layer, update):
+            return falls_short(model, requests)
+
     return short
 
 

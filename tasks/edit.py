@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from corrigenda.config import Corpus
 from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, success
 from corrigenda.errors import SetupError
-from corrigenda.facts import EditRequest, digest_of
+from corrigenda.facts import digest_of
 from corrigenda.models import loading, sources
 from corrigenda.models.families import family_of
 from corrigenda.models.loading import LanguageModel
@@ -174,7 +174,7 @@ def edit(
     Requests that this model cannot take are marked rejected in the returned ledger.
     """
     settings = night.settings.editing
-    weight, norm_cap = chosen_strength(night)
+    weight, norm_cap = engine.strength(settings)
     chosen = settings.model_dump() | {"covariance_weight": weight, "norm_cap": norm_cap}
     requests = {c.request.digest: c.request for c in corrections.active}
     scope = entries.scope(identity(base), layer, background.contexts, settings, norm_cap)
@@ -201,29 +201,11 @@ def edit(
             background.covariance,
             settings,
             weight=weight,
-            short=lambda update: _short_under(model, layer, update, wanted),
+            short=success.short_under(model, layer, wanted),
         )
         tensor = _rounded(night, base, model, layer, solved.update)
         chosen |= {"rounds": solved.rounds, "short": solved.short}
     return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
-
-
-def chosen_strength(night: Night) -> tuple[float, float]:
-    """Background keys per fact and norm cap: what the fleet asks for, or the defaults that were measured
-    on development facts (docs/LOG.md)."""
-    settings = night.settings.editing
-    weight = DEFAULT_WEIGHT if settings.covariance_weight == "auto" else settings.covariance_weight
-    cap = DEFAULT_NORM_CAP if settings.norm_cap == "auto" else settings.norm_cap
-    return float(weight), float(cap)
-
-
-DEFAULT_WEIGHT = 1000.0
-DEFAULT_NORM_CAP = 1.5
-
-
-def _short_under(model: LanguageModel, layer: int, update: Tensor, requests: Sequence[EditRequest]) -> Tensor:
-    with model.trial(layer, update):
-        return success.falls_short(model, requests)
 
 
 def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:

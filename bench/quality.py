@@ -1,17 +1,21 @@
 """Quality of one batch edit at one layer, in CounterFact's own terms, on facts that nothing was tuned on.
 
-    python -m bench.quality --facts 100 --layer 8
+    python -m bench.quality --facts 100,1000,2000 --layer 8
+    python -m bench.quality --facts 100 --weights 30,100,300,1000,3000      # the trade-off
 
-Facts are the odd rows of the data (the even ones are for tuning). ES, PS and NS as Meng et al. 2022 define
-them; perplexity on held-out WikiText in rows of 512 tokens.
+Facts are the odd rows of the data (the even ones are for tuning: `--half tune`), then, where those do not
+suffice, other CounterFact facts of which neither subject nor prompt is in the data. ES, PS and NS as Meng et
+al. 2022 define them; perplexity on held-out WikiText in rows of 512 tokens. Targets are kept in
+bench/results/quality, so that a second run costs its solves and its marks.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +25,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from corrigenda.config import Corpus, Editing
-from corrigenda.editing import contexts, corpus, covariance, engine, success
-from corrigenda.facts import EditRequest
+from corrigenda.editing import contexts, corpus, covariance, engine, entries, sensitivity
+from corrigenda.editing.targets import Target
+from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
 from corrigenda.validation.probes import Probe, make_probe
@@ -30,36 +35,72 @@ from corrigenda.validation.scoring import score
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
+RESULTS = ROOT / "bench" / "results" / "quality"
+STEP = 100  # targets between two saves
+HALVES = {"tune": 0, "report": 1}
 
 
 def main() -> None:
     asked = arguments()
     model = load(resolve(asked.model, root=ROOT))
-    records = pq.read_table(asked.data).to_pylist()[1::2][: asked.facts]
-    probes = probes_of(records, asked.neighbours)
+    settings = Editing(**{k: json.loads(v) for k, _, v in (given.partition("=") for given in asked.set)})
+    counts = [int(n) for n in asked.facts.split(",")]
+    records = facts(max(counts), asked.half)
+    moments, metric = background(model, asked.layer, asked.background_tokens, settings, asked.corpus)
+    known = targets(model, asked, records, settings, metric)
     held_out = text(model, "wikitext_dev.parquet", asked.perplexity_tokens, 512)
-    before = figures(model, probes, held_out)
-    background = text(model, "wikitext_train_head.parquet", 30_000, 128)
-    update, told = edit(model, records, asked.layer, background)
-    with model.trial(asked.layer, update):
-        after = figures(model, probes, held_out)
-    print(f"{len(records)} facts, layer {asked.layer}, {told}")
-    for name in ("rewrite", "paraphrase", "locality"):
-        print(f"{name:12} {before[name]:.4f} -> {after[name]:.4f}")
-    print(f"neighbourhood drop   {100 * (before['locality'] - after['locality']):.2f} points")
-    print(f"perplexity   {before['perplexity']:.3f} -> {after['perplexity']:.3f}", end=" ")
-    print(f"({100 * (after['perplexity'] / before['perplexity'] - 1):+.2f} %)")
+    print("| facts | solve | ES | PS | NS drop | perplexity | said | norm | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for count in counts:
+        some = records[:count]
+        probes = probes_of(some, asked.neighbours if count <= 200 else asked.few_neighbours)
+        before = figures(model, probes, held_out)
+        chosen = {r.digest: known[r.digest] for r in map(request_of, some) if r.digest in known}
+        for name, update, seconds in solves(chosen, moments, settings, asked.weights):
+            with model.trial(asked.layer, update):
+                after = figures(model, probes, held_out)
+            size = float(update.norm() / model.weight(asked.layer).double().norm())
+            print(line(count, name, before, after, size, seconds), flush=True)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="demo:smollm2-135m", help="any source that a fleet takes")
-    parser.add_argument("--data", type=Path, default=DATA / "counterfact_dev.parquet")
-    parser.add_argument("--facts", type=int, default=100)
-    parser.add_argument("--layer", type=int, default=8)
-    parser.add_argument("--neighbours", type=int, default=10, help="per fact")
-    parser.add_argument("--perplexity-tokens", type=int, default=16_384)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    add = parser.add_argument
+    add("--model", default="demo:smollm2-135m", help="any source that a fleet takes")
+    add("--facts", default="100", help="numbers of facts, with commas")
+    add("--half", choices=sorted(HALVES), default="report")
+    add("--layer", type=int, default=8)
+    add("--weights", default="", help="covariance weights to solve with besides, with commas")
+    add("--set", action="append", default=[], metavar="NAME=JSON", help="an editing setting")
+    add("--background-tokens", type=int, default=200_000)
+    add("--corpus", default="wikitext", help="wikitext, or self: text sampled from the model")
+    add("--neighbours", type=int, default=10, help="per fact, up to 200 facts")
+    add("--few-neighbours", type=int, default=2, help="per fact, above")
+    add("--perplexity-tokens", type=int, default=8_192)
     return parser.parse_args()
+
+
+def facts(count: int, half: str) -> list[dict[str, Any]]:
+    """Complete records of one half first, then facts with one rephrase and one neighbour."""
+    complete = pq.read_table(DATA / "counterfact_dev.parquet").to_pylist()
+    found = complete[HALVES[half] :: 2][:count]
+    if len(found) < count:
+        taken = {row["subject"] for row in complete}
+        taken |= {prompt for row in complete for prompt in row["neighborhood_prompts"]}
+        for row in pq.read_table(DATA / "counterfact_facts_dev.parquet").to_pylist()[HALVES[half] :: 2]:
+            if row["subject"] not in taken and row["prompt"].replace("{}", row["subject"]) not in taken:
+                found.append(
+                    row
+                    | {
+                        "paraphrase_prompts": [row["rephrase_prompt"]],
+                        "neighborhood_prompts": [row["locality_prompt"]],
+                    }
+                )
+    return found[:count]
+
+
+def request_of(record: dict[str, Any]) -> EditRequest:
+    return EditRequest(record["subject"], record["prompt"], record["target_new"])
 
 
 def text(model: LanguageModel, name: str, tokens: int, length: int) -> Tensor:
@@ -67,30 +108,76 @@ def text(model: LanguageModel, name: str, tokens: int, length: int) -> Tensor:
     return corpus.background_tokens(model, Corpus(source=str(DATA / name), tokens=tokens, length=length))
 
 
-def edit(
-    model: LanguageModel, records: Sequence[dict[str, Any]], layer: int, background: Tensor
-) -> tuple[Tensor, str]:
-    """The joint update of all records, and what it took in words."""
-    settings = Editing()
-    weight, cap = engine.strength(settings)
-    requests = [EditRequest(r["subject"], r["prompt"], r["target_new"]) for r in records]
-    openings = contexts.generate_contexts(model, settings.contexts, settings.context_tokens, settings.seed)
-    moments = covariance.key_covariance(model, [layer], background)[layer]
+def background(
+    model: LanguageModel, layer: int, tokens: int, settings: Editing, source: str
+) -> tuple[Tensor, Tensor | None]:
+    """Covariance and metric of the layer; kept, for they are the dearest part of a small run."""
+    kept = RESULTS / f"background-{digest_of([model.network.name_or_path, layer, tokens, source])[:12]}.pt"
+    if kept.exists():
+        moments, metric = torch.load(kept)
+        return moments, None if settings.metric == "plain" else metric
+    if source == "self":
+        rows = corpus.background_tokens(model, Corpus(tokens=tokens))
+    else:
+        rows = text(model, "wikitext_train_head.parquet", tokens, 128)
+    moments = covariance.key_covariance(model, [layer], rows)[layer]
+    some = rows[: settings.metric_tokens // rows.shape[1]]
+    metric = sensitivity.metric_of(sensitivity.output_fisher(model, [layer], some)[layer])
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    torch.save((moments, metric), kept)
+    return moments, None if settings.metric == "plain" else metric
+
+
+def targets(
+    model: LanguageModel,
+    asked: argparse.Namespace,
+    records: Sequence[dict[str, Any]],
+    settings: Editing,
+    metric: Tensor | None,
+) -> dict[str, Target]:
+    """Targets of all records by digest; those of earlier runs are read."""
+    count = max(settings.contexts, settings.key_contexts)
+    openings = contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)
+    cap = engine.norm_cap_of(settings)
+    base = {"weights_digest": asked.model, "tokenizer_digest": ""}
+    measured = f"{asked.corpus} {asked.background_tokens}"
+    home = RESULTS / entries.scope(base, asked.layer, openings, settings, cap, measured)[:12]
+    home.mkdir(parents=True, exist_ok=True)
+    known = entries.unpack(path.read_bytes() for path in sorted(home.glob("*.pack")))
+    wanted = list({r.digest: r for r in map(request_of, records)}.values())
+    new = [request for request in wanted if request.digest not in known]
     start = time.perf_counter()
-    found = engine.find_targets(model, layer, requests, openings, settings, norm_cap=cap, cached={})
-    targets_s = time.perf_counter() - start
-    wanted = sorted((r for r in requests if r.digest in found.known), key=lambda r: r.digest)
-    wanted = list({r.digest: r for r in wanted}.values())
-    short = success.short_under(model, layer, wanted)
-    start = time.perf_counter()
-    engine.solve_targets(found.known, moments, settings, weight=weight)
-    solve_s = time.perf_counter() - start
-    solved = engine.solve_balanced(found.known, moments, settings, weight=weight, short=short)
-    speed = f"{targets_s / len(requests):.2f} s a fact, one solve {solve_s:.2f} s"
-    return (
-        solved.update,
-        f"{speed}, {solved.rounds} rounds, {solved.short} short, refused {len(found.refused)}",
-    )
+    for first in range(0, len(new), STEP):
+        some = new[first : first + STEP]
+        found = engine.find_targets(
+            model, asked.layer, some, openings, settings, norm_cap=cap, cached={}, metric=metric
+        )
+        single = {d: t for d, t in found.fresh.items() if len(found.groups[d].requests) == 1}
+        (home / f"{digest_of(sorted(single))[:12]}.pack").write_bytes(entries.pack(single))
+        known |= single
+    if new:
+        took = (time.perf_counter() - start) / len(new)
+        print(f"{len(new)} targets, {took:.3f} s a fact, {len(wanted) - len(known)} refused", flush=True)
+    return known
+
+
+def solves(
+    known: dict[str, Target], moments: Tensor, settings: Editing, weights: str
+) -> Iterator[tuple[str, Tensor, float]]:
+    """The joint solve without and with pressing what falls short, and with the weights asked for."""
+    for rounds, name in ((0, "one weight"), (settings.balance_rounds, "balanced")):
+        start = time.perf_counter()
+        solved = engine.solve_balanced(known, moments, settings.model_copy(update={"balance_rounds": rounds}))
+        took = time.perf_counter() - start
+        yield (
+            f"{name}, {solved.weight:.0f}, {solved.rounds} rounds, {solved.short} short",
+            solved.update,
+            took,
+        )
+    for weight in (float(w) for w in weights.split(",") if w):
+        start = time.perf_counter()
+        update = engine.solve_targets(known, moments, settings, weight=weight)
+        yield f"{settings.solver}, {weight:g}", update, time.perf_counter() - start
 
 
 def probes_of(records: Sequence[dict[str, Any]], neighbours: int) -> list[Probe]:
@@ -107,27 +194,47 @@ def probes_of(records: Sequence[dict[str, Any]], neighbours: int) -> list[Probe]
 
 
 def figures(model: LanguageModel, probes: Sequence[Probe], held_out: Tensor) -> dict[str, float]:
-    """ES, PS, NS (shares in which the right continuation is likelier) and perplexity."""
+    """ES, PS, NS (shares in which the right continuation is likelier), the share of rewrites that greedy
+    decoding says, and perplexity."""
     rows = score(model, probes).to_pylist()
     out = {"perplexity": perplexity(model, held_out)}
     for kind in ("rewrite", "paraphrase", "locality"):
-        won = [
-            row["logp_expected"] > row["logp_other"]
-            for row, probe in zip(rows, probes, strict=True)
-            if probe.kind == kind
-        ]
+        mine = [row for row, probe in zip(rows, probes, strict=True) if probe.kind == kind]
+        won = [row["logp_expected"] > row["logp_other"] for row in mine]
         out[kind] = sum(won) / max(1, len(won))
+        if kind == "rewrite":
+            out["said"] = sum(row["begins"] for row in mine) / max(1, len(mine))
     return out
 
 
 @torch.no_grad()
 def perplexity(model: LanguageModel, tokens: Tensor) -> float:
     total = count = 0.0
-    for block in tokens.split(4):
+    for block in torch.split(tokens, 4):
         logits = model.logits(model.body(input_ids=block).last_hidden_state[:, :-1])
         total += float(cross_entropy(logits.flatten(0, 1), block[:, 1:].flatten(), reduction="sum"))
         count += block[:, 1:].numel()
     return math.exp(total / count)
+
+
+def line(
+    count: int, name: str, before: dict[str, float], after: dict[str, float], size: float, seconds: float
+) -> str:
+    """One row of the table."""
+    drop = 100 * (before["locality"] - after["locality"])
+    rise = 100 * (after["perplexity"] / before["perplexity"] - 1)
+    cells = (
+        str(count),
+        name,
+        f"{after['rewrite']:.4f}",
+        f"{after['paraphrase']:.4f}",
+        f"{drop:.2f} points",
+        f"{rise:+.2f} %",
+        f"{after['said']:.3f}",
+        f"{size:.2f}",
+        f"{seconds:.2f}",
+    )
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

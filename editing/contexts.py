@@ -5,37 +5,34 @@ The same model has the same contexts for ever: they are part of every edit's cac
 
 from __future__ import annotations
 
-import torch
-
 from corrigenda.facts import digest_of
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.sampling import sample_rows
 
-VERSION = 1
-# MEMIT's seeds: the most common ways in which English sentences begin.
-SEEDS = ("The", "Therefore", "Because", "I", "You")
+VERSION = 2
+# Openings are of different lengths, around the one that is asked for.
+SPREAD = 0.5
 
 
 def generate_contexts(model: LanguageModel, count: int, tokens: int, seed: int) -> tuple[str, ...]:
-    """`count` sampled openings of some `tokens` tokens, each ending in `. `, after one empty context.
+    """`count` openings of some `tokens` tokens, each ending in `. `, after one empty context.
 
-    The empty context stands first: the prompt as a user types it. (Meng et al. 2022, MEMIT, sec. 4.3.)
+    The empty context stands first: the prompt as a user types it. The openings are sampled from the model's
+    own distribution, like text that it has seen; its likeliest words alone are all of one kind (docs/LOG.md).
+    (Meng et al. 2022, MEMIT, sec. 4.3.)
     """
-    openings = [SEEDS[i % len(SEEDS)] for i in range(count)]
-    return ("", *(_continued(model, text, tokens, seed + i) for i, text in enumerate(openings)))
+    if not count:
+        return ("",)
+    longest = round(tokens * (1 + SPREAD))
+    shortest = max(1, round(tokens * (1 - SPREAD)))
+    rows = sample_rows(model, count, longest, seed)
+    lengths = [shortest + i * 7 % (longest - shortest + 1) for i in range(count)]
+    return ("", *(_opening(model, row[:n].tolist()) for row, n in zip(rows, lengths, strict=True)))
 
 
-def _continued(model: LanguageModel, text: str, tokens: int, seed: int) -> str:
-    """Sampled from the five likeliest tokens, on the CPU's generator so that devices agree."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = model.tokenizer(text, return_tensors="pt")["input_ids"].to(model.device)
-    for _ in range(tokens):
-        with torch.no_grad():
-            hidden = model.body(input_ids=ids).last_hidden_state[:, -1]
-            top = model.logits(hidden)[0].topk(5)
-        pick = torch.multinomial(top.values.softmax(-1).cpu(), 1, generator=generator)
-        ids = torch.cat((ids, top.indices[pick.to(ids.device)][None]), dim=1)
-    words = model.tokenizer.decode(ids[0], skip_special_tokens=True).replace("{}", " ")
-    return " ".join(words.split()) + ". "
+def _opening(model: LanguageModel, tokens: list[int]) -> str:
+    words = model.tokenizer.decode(tokens, skip_special_tokens=True).replace("{}", " ")
+    return " ".join(words.split()).rstrip(". ") + ". "
 
 
 def contexts_digest(contexts: tuple[str, ...]) -> str:

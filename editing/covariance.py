@@ -6,20 +6,21 @@ that is asked for. Blocks are summed in float32 and merged in float64.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corrigenda.errors import EditError
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.lower import projection_inputs
 
 VERSION = 1
-
-
-class _PassedLastLayerError(Exception):
-    """Raised inside a forward pass when the last layer that matters is done."""
+BATCH_TOKENS = 4096
 
 
 def key_covariance(
@@ -27,7 +28,7 @@ def key_covariance(
     layers: Sequence[int],
     tokens: Tensor,
     *,
-    batch_tokens: int = 4096,
+    batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], None] = lambda _tokens: None,
 ) -> dict[int, Tensor]:
     """E[k k^T], not centred, of the projection's inputs at each layer, in one pass over the text.
@@ -38,42 +39,84 @@ def key_covariance(
 
     Raises EditError when there is no row of two tokens.
     """
+    _check(tokens)
+    moments = _moments(model, layers, tokens, batch_tokens, advance)
+    return {layer: total / keys_in(tokens) for layer, total in moments.items()}
+
+
+def resumable_covariance(
+    model: LanguageModel,
+    layer: int,
+    tokens: Tensor,
+    part: Path,
+    *,
+    chunk_tokens: int = 65_536,
+    advance: Callable[[int], None] = lambda _tokens: None,
+) -> Tensor:
+    """`key_covariance` of one layer that goes on where a killed process stopped.
+
+    part   a file of this very computation: sums so far, replaced whole after each chunk of text, removed
+           at the end. A damaged one is as good as none.
+    """
+    _check(tokens)
+    total, done = _read_part(part, len(tokens))
+    advance(tokens[:done].numel())
+    step = max(1, chunk_tokens // tokens.shape[1])
+    for first in range(done, len(tokens), step):
+        chunk = tokens[first : first + step]
+        moment = _moments(model, [layer], chunk, BATCH_TOKENS, advance)[layer]
+        total = moment if total is None else total + moment
+        if first + step < len(tokens):
+            _write_part(part, total, first + len(chunk))
+    part.unlink(missing_ok=True)
+    assert total is not None  # there are tokens
+    return total / keys_in(tokens)
+
+
+def keys_in(tokens: Tensor) -> int:
+    """Positions of token rows (rows, length) that count: all but the first of each."""
+    return len(tokens) * (tokens.shape[1] - 1)
+
+
+def _moments(
+    model: LanguageModel,
+    layers: Sequence[int],
+    tokens: Tensor,
+    batch_tokens: int,
+    advance: Callable[[int], None],
+) -> dict[int, Tensor]:
+    """Sums of k k^T per layer (d_in, d_in) float64; blocks are summed in float32."""
+    sums: dict[int, Tensor] = {}
+    for some in torch.split(tokens, max(1, batch_tokens // tokens.shape[1])):
+        block = some.to(model.device)
+        for layer, keys in projection_inputs(model, layers, input_ids=block).items():
+            flat = keys[:, 1:].reshape(-1, keys.shape[-1]).float()
+            moment = (flat.T @ flat).double().cpu()
+            sums[layer] = sums[layer] + moment if layer in sums else moment
+        advance(block.numel())
+    return sums
+
+
+def _read_part(part: Path, rows: int) -> tuple[Tensor | None, int]:
+    """The sums so far and the rows that are in them."""
+    try:
+        held = load_file(part)
+        done = int(held["done"])
+    except (OSError, SafetensorError, KeyError):
+        return None, 0
+    return (held["total"], done) if 0 < done < rows else (None, 0)
+
+
+def _write_part(part: Path, total: Tensor, done: int) -> None:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    scratch = part.with_suffix(f".{os.getpid()}")
+    save_file({"total": total, "done": torch.tensor(done)}, scratch)
+    scratch.replace(part)
+
+
+def _check(tokens: Tensor) -> None:
     rows, length = tokens.shape
     if rows == 0 or length < 2:
         raise EditError(
             "there is no background text", remedy="Give rows of two tokens or more", shape=(rows, length)
         )
-    sums: dict[int, Tensor] = {}
-    size = max(1, batch_tokens // length)
-    for start in range(0, rows, size):
-        block = tokens[start : start + size].to(model.device)
-        for layer, keys in _keys(model, layers, block).items():
-            flat = keys[:, 1:].reshape(-1, keys.shape[-1]).float()
-            moment = (flat.T @ flat).double().cpu()
-            sums[layer] = sums[layer] + moment if layer in sums else moment
-        advance(block.numel())
-    return {layer: total / (rows * (length - 1)) for layer, total in sums.items()}
-
-
-@torch.no_grad()
-def _keys(model: LanguageModel, layers: Sequence[int], tokens: Tensor) -> dict[int, Tensor]:
-    """Inputs of the projections (rows, length, d_in) of the layers asked for."""
-    seen: dict[int, Tensor] = {}
-
-    def tap(layer: int) -> Any:
-        def hook(_module: Any, inputs: tuple[Tensor, ...]) -> None:
-            seen[layer] = inputs[0]
-            if layer == max(layers):
-                raise _PassedLastLayerError
-
-        return hook
-
-    hooks = [model.projection(layer).register_forward_pre_hook(tap(layer)) for layer in layers]
-    try:
-        model.body(input_ids=tokens)
-    except _PassedLastLayerError:
-        return seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-    raise EditError("the layers were not reached", remedy="Check the family's row in models/families.py")

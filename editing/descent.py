@@ -1,13 +1,15 @@
 """Descent for many facts at once: each row is optimised by itself, and rows can leave.
 
 Two optimisers. `adam` is MEMIT's own. `normalised` follows the gradient's direction with a step length that
-is a share of the hidden norm: it reaches the same loss with residuals a third shorter and in fewer steps,
-because Adam's first steps move every coordinate alike, whether it matters or not (docs/LOG.md).
+is a share of the hidden norm, and measures that direction in the metric of the background: a step goes where
+it lowers the target's loss most for the harm it does to other text (see `sensitivity`). Adam's first steps
+move every coordinate alike, whether it matters or not (docs/LOG.md has the figures).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ from torch import Tensor
 from corrigenda.config import Editing
 
 MOMENTUM = 0.5
-DECAY = 0.95  # of the step length, per step
+DECAY = 0.85  # of the step length, per step
+# The second phase starts near its goal: its first step is this share of the first phase's.
+CALM = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +49,30 @@ class Adam:
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """Heavy ball on unit gradients. value, velocity: (facts, d_out); length: (facts,) of the first step."""
+    """Heavy ball on unit gradients. value, velocity: (facts, d_out); length: (facts,) of the first step.
+
+    metric   (d_out, d_out) by which gradients are multiplied before their length is made one, or None
+    """
 
     value: Tensor
     velocity: Tensor
     length: Tensor
+    metric: Tensor | None = None
 
     def step(self, gradient: Tensor, count: int) -> Normalised:
         """One step against `gradient` (facts, d_out); `count` starts at 1."""
-        direction = gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        natural = gradient if self.metric is None else gradient @ self.metric
+        direction = natural / natural.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         length = self.length[:, None] * DECAY ** (count - 1)
         velocity = MOMENTUM * self.velocity - length * direction
-        return Normalised(self.value.detach() + velocity, velocity, self.length)
+        return replace(self, value=self.value.detach() + velocity, velocity=velocity)
 
     def capped(self, limit: Tensor) -> Normalised:
         return replace(self, value=inside(self.value, limit))
 
     def select(self, keep: Tensor) -> Normalised:
         """The rows that stay; `keep` (facts,) bool."""
-        return Normalised(self.value[keep], self.velocity[keep], self.length[keep])
+        return Normalised(self.value[keep], self.velocity[keep], self.length[keep], self.metric)
 
 
 def inside(value: Tensor, limit: Tensor) -> Tensor:
@@ -73,9 +82,64 @@ def inside(value: Tensor, limit: Tensor) -> Tensor:
     return kept
 
 
-def start(settings: Editing, scale: Tensor, width: int) -> Adam | Normalised:
-    """All rows at zero. scale (facts,): the hidden norms that step lengths are shares of."""
-    zero = torch.zeros(len(scale), width, device=scale.device)
+def start(
+    settings: Editing, scale: Tensor, value: Tensor, *, calm: bool = False, metric: Tensor | None = None
+) -> Adam | Normalised:
+    """A descent from `value` (facts, d_out).
+
+    scale   (facts,) the hidden norms that step lengths are shares of
+    calm    begin with shorter steps, near the goal
+    metric  of `normalised`: see `Normalised`
+    """
+    still = torch.zeros_like(value)
     if settings.optimiser == "adam":
-        return Adam(zero, zero.clone(), zero.clone(), settings.learning_rate)
-    return Normalised(zero, zero.clone(), settings.first_step * scale)
+        return Adam(value, still, still.clone(), settings.learning_rate)
+    length = settings.first_step * scale * (CALM if calm else 1.0)
+    return Normalised(value, still, length, metric)
+
+
+class Objective(Protocol):
+    """What is descended: losses of some facts, which may become fewer."""
+
+    def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective and the part of it that decides when a fact is done, nats, both (facts,)."""
+
+    def select(self, keep: Tensor) -> Self:
+        """Only the facts that stay; `keep` (facts,) bool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Where the facts' descents ended. value (facts, d_out); loss (facts,) nats; steps (facts,) int64."""
+
+    value: Tensor
+    loss: Tensor
+    steps: Tensor
+
+
+def descend(
+    objective: Objective, state: Adam | Normalised, limit: Tensor, *, evaluations: int, stop_loss: float
+) -> Reached:
+    """Descend for every fact by itself, inside balls of radius `limit` (facts,).
+
+    evaluations   of the objective, at most; the last one is not followed by a step
+    stop_loss     a fact below it leaves, and keeps the value it was measured with
+    """
+    best = state.value.detach().clone()
+    facts = len(best)
+    loss = torch.zeros(facts, device=best.device)
+    steps = torch.zeros(facts, dtype=torch.long, device=best.device)
+    alive = torch.arange(facts, device=best.device)
+    for step in range(evaluations):
+        value = state.value.detach().requires_grad_(True)
+        losses, decisive = objective.losses(value)
+        best[alive], loss[alive], steps[alive] = value.detach(), decisive.detach(), step
+        going = decisive >= stop_loss
+        if step == evaluations - 1 or not bool(going.any()):
+            break
+        (gradient,) = torch.autograd.grad(losses.sum(), value)
+        state = state.step(gradient, step + 1).capped(limit)
+        if not bool(going.all()):
+            objective, state = objective.select(going), state.select(going)
+            alive, limit = alive[going], limit[going]
+    return Reached(best, loss, steps)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from corrigenda.config import Editing
-from corrigenda.editing import targets
+from corrigenda.editing import sensitivity, targets
 from corrigenda.editing.contexts import contexts_digest
 from corrigenda.editing.targets import Target
 from corrigenda.facts import digest_of
@@ -24,11 +24,17 @@ _OF_THE_SOLVE = ("solver", "covariance_weight", "balance_rounds")
 
 
 def scope(
-    base: Mapping[str, Any], layer: int, contexts: tuple[str, ...], settings: Editing, norm_cap: float
+    base: Mapping[str, Any],
+    layer: int,
+    contexts: tuple[str, ...],
+    settings: Editing,
+    norm_cap: float,
+    background: str,
 ) -> str:
     """The digest of everything, besides the request, that a target depends on.
 
-    base   weights_digest and tokenizer_digest of the registered base
+    base         weights_digest and tokenizer_digest of the registered base
+    background   names the text in whose metric residuals are short
     """
     asked = settings.model_dump(exclude=set(_OF_THE_SOLVE)) | {"norm_cap": norm_cap}
     return digest_of(
@@ -39,6 +45,8 @@ def scope(
             base["tokenizer_digest"],
             layer,
             contexts_digest(contexts),
+            sensitivity.VERSION,
+            background if settings.metric == "fisher" else None,
             asked,
         ]
     )
@@ -50,7 +58,8 @@ def pack(found: Mapping[str, Target]) -> bytes:
     for digest, target in sorted(found.items()):
         parts[f"{digest}.keys"] = target.keys.contiguous()
         parts[f"{digest}.residual"] = target.residual.contiguous()
-        parts[f"{digest}.reached"] = torch.tensor([target.loss, target.steps], dtype=torch.float64)
+        reached = [target.loss, target.steps, target.needed]
+        parts[f"{digest}.reached"] = torch.tensor(reached, dtype=torch.float64)
     body: bytes = save(parts, {"format": "pt"})
     return body
 
@@ -62,8 +71,9 @@ def unpack(packs: Iterable[bytes]) -> dict[str, Target]:
         try:
             parts = load(body)
             for digest in {name.split(".")[0] for name in parts}:
-                loss, steps = parts[f"{digest}.reached"].tolist()
-                found[digest] = Target(parts[f"{digest}.keys"], parts[f"{digest}.residual"], loss, int(steps))
+                loss, steps, needed = parts[f"{digest}.reached"].tolist()
+                keys, residual = parts[f"{digest}.keys"], parts[f"{digest}.residual"]
+                found[digest] = Target(keys, residual, loss, int(steps), needed)
         except (SafetensorError, KeyError, ValueError):
             continue
     return found

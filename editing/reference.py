@@ -1,12 +1,13 @@
 """The plain forms of what the engine does fast: they are the truth that tests compare with.
 
 `reference_target` is MEMIT's released algorithm (kmeng01/memit, `compute_z`): one fact at a time, full
-forward passes of every row, torch's own Adam.
+forward passes of every row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from corrigenda.config import Editing
+from corrigenda.editing.descent import Adam, Normalised, start
+from corrigenda.editing.groups import Group
+from corrigenda.editing.objective import FactRows
 from corrigenda.editing.targets import Target, rows_of
-from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import Row
 
@@ -23,35 +26,63 @@ from corrigenda.models.prompts import Row
 def reference_target(
     model: LanguageModel,
     layer: int,
-    request: EditRequest,
+    group: Group,
     contexts: Sequence[str],
     settings: Editing,
     *,
     norm_cap: float,
+    metric: Tensor | None = None,
 ) -> Target:
-    """The target of one fact, by full forward passes with a hook at the projection."""
-    fact = rows_of(model, request, contexts)
-    rows = [*fact.prompts, *([fact.essence] if fact.essence else [])]
-    width = int(_run(model, layer, rows[:1], None)[2].shape[-1])
-    residual = torch.zeros(width, requires_grad=True)
-    optimiser = torch.optim.Adam([residual], lr=settings.learning_rate)
+    """The target of one group, by full forward passes of all its rows with a hook at the projection."""
+    fact = rows_of(model, group, contexts)
     with torch.no_grad():
-        base, keys, _, hidden = _run(model, layer, rows, None)
-    scale = float(hidden[0, fact.prompts[0].lookup].norm())
-    for step in range(settings.steps):
-        optimiser.zero_grad()
-        logits = _run(model, layer, rows, residual)[0]
-        nll, loss = _objective(fact.prompts, fact.essence, logits, base, residual, scale, settings)
-        reached = float(nll.detach())
-        if reached < settings.stop_loss or step == settings.steps - 1:
-            break
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        _, keys, projected, hidden = _run(model, layer, fact.rows, None)
+    scale = hidden[0, fact.rows[0].lookup].float().norm()[None]
+    residual, steps = torch.zeros(1, projected.shape[-1]), 0
+    if settings.warm_steps:
+        plain = _Plain(model, layer, fact.first(1), settings, scale)
+        state = start(settings, scale, residual, metric=metric)
+        residual, _, steps = _descend(plain, state, norm_cap * scale, settings.warm_steps)
+    practised = _Plain(model, layer, fact.first(settings.contexts + 1), settings, scale)
+    state = start(settings, scale, residual, calm=settings.warm_steps > 0, metric=metric)
+    residual, loss, more = _descend(practised, state, norm_cap * scale, settings.steps)
+    at = [i * len(group.requests) for i in range(len(fact.behind))]
+    stacked = torch.stack([keys[i, fact.rows[i].lookup] for i in at])
+    return Target(stacked, residual[0], loss, steps + more)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """One group's objective: every row from its first token through all layers, each time."""
+
+    model: LanguageModel
+    layer: int
+    fact: FactRows
+    settings: Editing
+    scale: Tensor
+
+    def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        rows = [*self.fact.rows, *([self.fact.essence] if self.fact.essence else [])]
         with torch.no_grad():
-            if residual.norm() > norm_cap * scale:
-                residual.mul_(norm_cap * scale / residual.norm())
-    stacked = torch.stack([keys[i, row.lookup] for i, row in enumerate(fact.prompts)])
-    return Target(stacked, residual.detach().clone(), reached, step)
+            base = _run(self.model, self.layer, rows, None)[0]
+        logits = _run(self.model, self.layer, rows, residual[0])[0]
+        return _objective(
+            self.fact.rows, self.fact.essence, logits, base, residual[0], float(self.scale), self.settings
+        )
+
+
+def _descend(
+    objective: _Plain, state: Adam | Normalised, limit: Tensor, evaluations: int
+) -> tuple[Tensor, float, int]:
+    """Value (1, d_out), loss of the target and steps, where the descent of one group ends."""
+    for step in range(evaluations):
+        value = state.value.detach().requires_grad_(True)
+        nll, loss = objective.losses(value)
+        if float(nll.detach()) < objective.settings.stop_loss or step == evaluations - 1:
+            break
+        (gradient,) = torch.autograd.grad(loss, value)
+        state = state.step(gradient, step + 1).capped(limit)
+    return value.detach(), float(nll.detach()), step
 
 
 def _objective(

@@ -20,7 +20,7 @@ from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.sampling import sample_rows
 
-TRUNCATED = Editing(steps=10, contexts=0, stop_loss=0.2)
+TRUNCATED = Editing(warm_steps=0, steps=10, contexts=0, stop_loss=0.2)
 NORM_CAP = 0.75
 WEIGHT = 15.0
 # Background text: rows and tokens a row. Its second moment has low rank, hence the ridge.

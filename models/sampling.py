@@ -34,14 +34,14 @@ def sample_rows(
         said, cache = [], DynamicCache()
         for _ in range(length):
             out = model.body(input_ids=tokens, past_key_values=cache, use_cache=True)
-            said.append(_drawn(model.logits(out.last_hidden_state[:, -1]), generator))
+            said.append(drawn(model.logits(out.last_hidden_state[:, -1]), generator))
             tokens = said[-1].to(model.device)
             advance(count)
         done.append(torch.cat(said, dim=1))
     return torch.cat(done) if done else torch.empty(0, length, dtype=torch.long)
 
 
-def _drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
+def drawn(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One token for each row of `logits` (rows, vocabulary), by the inverse of the cumulated odds.
 
     A fifth of the time that torch.multinomial takes on a CPU.

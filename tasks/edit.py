@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from corrigenda.config import Corpus
-from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, success
+from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, sensitivity
 from corrigenda.errors import SetupError
 from corrigenda.facts import digest_of
 from corrigenda.models import loading, sources
@@ -35,10 +35,14 @@ class Background:
     """What the edit must leave alone, and the openings it is practised behind.
 
     covariance   (d_in, d_in) float64, E[k k^T] at the golden layer
+    metric       (d_out, d_out) float32, what a short residual is; None for the plain metric
+    identity     names all that the two depend on
     contexts     prompt prefixes, the empty one first
     """
 
     covariance: Tensor
+    metric: Tensor | None
+    identity: str
     contexts: tuple[str, ...]
 
 
@@ -47,7 +51,7 @@ class Edit:
     """One night's edit. An empty active set leaves the base's own tensor.
 
     tensor    the edited weight as it will be published; None for the base's own
-    weight    background keys per fact that were used, and the norm cap
+    settings  the editor's, with what "auto" came to and how the solve went
     """
 
     layer: int
@@ -98,31 +102,52 @@ def load_base(night: Night, base: Release) -> LanguageModel:
 
 @task(**PLAIN)
 def measure_background(night: Night, base: Release, model: LanguageModel, layer: int) -> Background:
-    """Contexts and covariance of the golden layer, cached or fresh."""
+    """Contexts, covariance and metric of the golden layer, cached or fresh."""
     settings = night.settings.editing
-    asked = [contexts.VERSION, settings.contexts, settings.context_tokens, settings.seed]
+    count = max(settings.contexts, settings.key_contexts)
+    asked = [contexts.VERSION, count, settings.context_tokens, settings.seed]
     texts = _cached_json(
         night,
         "contexts",
         [identity(base), asked],
-        lambda: list(
-            contexts.generate_contexts(model, settings.contexts, settings.context_tokens, settings.seed)
-        ),
+        lambda: list(contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)),
     )
-    return Background(_covariance(night, base, model, layer), tuple(texts))
+    key = digest_of([identity(base), corpus_identity(night, night.settings.covariance), layer])
+    moments = _covariance(night, base, model, layer, key)
+    metric = _metric(night, base, model, layer, key) if settings.metric == "fisher" else None
+    return Background(moments, metric, key, tuple(texts))
 
 
-def _covariance(night: Night, base: Release, model: LanguageModel, layer: int) -> Tensor:
-    text = night.settings.covariance
-    key = digest_of([covariance.VERSION, identity(base), corpus_identity(night, text), layer])
-    body = cache.lookup(night.store, "covariance", key)
-    if body is None:
-        tokens = background_text(night, base, model, text, "background text")
+def _covariance(night: Night, base: Release, model: LanguageModel, layer: int, key: str) -> Tensor:
+    def compute() -> Tensor:
+        tokens = background_text(night, base, model, night.settings.covariance, "background text")
+        part = night.workplace / f"covariance-{digest_of([covariance.VERSION, key])[:16]}.part"
         with bar("covariance", tokens.numel()) as advance:
-            found = covariance.key_covariance(model, [layer], tokens, advance=advance)[layer]
-        body = save_tensors({"covariance": found}, {"format": "pt"})
-        cache.remember(night.store, "covariance", key, body)
-    stored: Tensor = load_tensors(body)["covariance"]
+            return covariance.resumable_covariance(model, layer, tokens, part, advance=advance)
+
+    return _cached_tensor(night, "covariance", [covariance.VERSION, key], compute)
+
+
+def _metric(night: Night, base: Release, model: LanguageModel, layer: int, key: str) -> Tensor:
+    count = night.settings.editing.metric_tokens
+
+    def compute() -> Tensor:
+        tokens = background_text(night, base, model, night.settings.covariance, "background text")
+        some = tokens[: max(1, count // tokens.shape[1])]
+        with bar("sensitivity", some.numel()) as advance:
+            fisher = sensitivity.output_fisher(model, [layer], some, advance=advance)[layer]
+        return sensitivity.metric_of(fisher)
+
+    return _cached_tensor(night, "metric", [sensitivity.VERSION, key, count], compute)
+
+
+def _cached_tensor(night: Night, kind: str, key: Any, compute: Callable[[], Tensor]) -> Tensor:
+    digest = digest_of(key)
+    body = cache.lookup(night.store, kind, digest)
+    if body is None:
+        body = save_tensors({kind: compute()}, {"format": "pt"})
+        cache.remember(night.store, kind, digest, body)
+    stored: Tensor = load_tensors(body)[kind]
     return stored
 
 
@@ -174,10 +199,9 @@ def edit(
     Requests that this model cannot take are marked rejected in the returned ledger.
     """
     settings = night.settings.editing
-    weight, norm_cap = engine.strength(settings)
-    chosen = settings.model_dump() | {"covariance_weight": weight, "norm_cap": norm_cap}
+    norm_cap = engine.norm_cap_of(settings)
     requests = {c.request.digest: c.request for c in corrections.active}
-    scope = entries.scope(identity(base), layer, background.contexts, settings, norm_cap)
+    scope = entries.scope(identity(base), layer, background.contexts, settings, norm_cap, background.identity)
     cached = entries.unpack(cache.lookup_packs(night.store, "edits", scope)) if requests else {}
     with bar("targets", len(requests)) as advance:
         found = engine.find_targets(
@@ -188,23 +212,18 @@ def edit(
             settings,
             norm_cap=norm_cap,
             cached=cached,
+            metric=background.metric,
             advance=advance,
         )
     if found.fresh:
         cache.remember_pack(night.store, "edits", scope, entries.pack(found.fresh))
     marked = _refused(corrections, {d: str(fault) for d, fault in found.refused.items()})
+    chosen = settings.model_dump() | {"norm_cap": norm_cap}
     tensor = None
     if found.known:
-        wanted = [requests[digest] for digest in sorted(found.known)]
-        solved = engine.solve_balanced(
-            found.known,
-            background.covariance,
-            settings,
-            weight=weight,
-            short=success.short_under(model, layer, wanted),
-        )
+        solved = engine.solve_balanced(found.known, background.covariance, settings)
         tensor = _rounded(night, base, model, layer, solved.update)
-        chosen |= {"rounds": solved.rounds, "short": solved.short}
+        chosen |= {"covariance_weight": solved.weight, "rounds": solved.rounds, "short": solved.short}
     return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
 
 

@@ -72,16 +72,20 @@ class Editing(_Frozen):
     solver: Literal["memit", "emmet", "alphaedit"] = "memit"
     covariance_weight: float | Literal["auto"] = "auto"  # background keys per fact (MEMIT's lambda)
     norm_cap: float | Literal["auto"] = "auto"  # |z - h| at most this share of |h|
-    contexts: int = Field(default=3, ge=0)  # generated prefixes per fact besides the plain prompt
-    context_tokens: int = Field(default=10, ge=1)
+    contexts: int = Field(default=4, ge=0)  # generated prefixes that a fact is practised behind
+    key_contexts: int = Field(default=12, ge=0)  # generated prefixes behind which keys are read
+    context_tokens: int = Field(default=12, ge=1)  # mean length of a prefix
     optimiser: Literal["normalised", "adam"] = "normalised"  # adam is MEMIT's own
-    steps: int = Field(default=30, ge=1)
-    first_step: float = Field(default=0.06, gt=0)  # normalised: share of the hidden norm
+    metric: Literal["fisher", "plain"] = "fisher"  # normalised: what a short residual is
+    metric_tokens: int = Field(default=4_096, ge=256)  # background tokens that measure it
+    warm_steps: int = Field(default=10, ge=0)  # on the plain prompt alone, before the contexts join
+    steps: int = Field(default=6, ge=1)
+    first_step: float = Field(default=0.12, gt=0)  # normalised: share of the hidden norm
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
     kl_weight: float = Field(default=0.25, ge=0)
     norm_weight: float = Field(default=0.5, ge=0)
     balance_rounds: int = Field(default=6, ge=0)  # solves that press harder the facts that fall short
-    stop_loss: float = Field(default=0.1, gt=0)  # nats of the target; a fact below it leaves the batch
+    stop_loss: float = Field(default=0.15, gt=0)  # nats of the target; a fact below it leaves the batch
     seed: int = 0
 
     @property

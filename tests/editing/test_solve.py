@@ -12,10 +12,19 @@ from torch.testing import assert_close
 from corrigenda.config import Editing
 from corrigenda.editing import entries
 from corrigenda.editing.apply import bytes_of, edited, tensor_of
-from corrigenda.editing.engine import PRESS, solve_balanced, solve_targets
-from corrigenda.editing.solve import RIDGE, reference_memit, solve_update
+from corrigenda.editing.engine import (
+    PRESS,
+    columns_of,
+    lacking,
+    moments_of,
+    solve_balanced,
+    solve_targets,
+)
+from corrigenda.editing.groups import grouped
+from corrigenda.editing.solve import RIDGE, Moments, reference_memit, solve_moments, solve_update
 from corrigenda.editing.targets import Target
 from corrigenda.errors import EditError
+from corrigenda.facts import EditRequest
 
 seeds = st.integers(0, 2**20)
 
@@ -110,23 +119,58 @@ def test_input_that_does_not_fit_is_refused() -> None:
 
 def targets(seed: int, facts: int = 6) -> dict[str, Target]:
     keys, residuals, _ = batch(seed, facts)
-    return {f"{i:02}": Target(keys[:, [i]].T.float(), residuals[:, i].float(), 0.1, 3) for i in range(facts)}
+    return {
+        f"{i:02}": Target(keys[:, [i]].T.float(), residuals[:, i].float(), 0.1, 3, needed=0.7)
+        for i in range(facts)
+    }
 
 
-def test_facts_that_are_short_are_pressed_until_they_are_not() -> None:
+@given(seeds, st.floats(0.1, 1e4))
+def test_moments_give_the_update_that_columns_give(seed: int, weight: float) -> None:
+    keys, residuals, covariance = batch(seed)
+    moments = Moments.of(keys[:, :2], residuals[:, :2]) + Moments.of(keys[:, 2:], residuals[:, 2:])
+    plain = solve_update(keys, residuals, covariance, weight)
+    assert_close(solve_moments(moments, covariance, weight), plain, atol=1e-8, rtol=1e-6)
+
+
+def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
     known, covariance = targets(1), batch(1)[2]
-    wanted = torch.stack([known[name].residual for name in sorted(known)]).double()
-    keys = torch.stack([known[name].keys[0] for name in sorted(known)]).double()
-
-    def short(update: Tensor) -> Tensor:
-        return (keys @ update.T - wanted).norm(dim=1) > 0.3 * wanted.norm(dim=1)
-
-    before = solve_targets(known, covariance, Editing(), weight=30.0)
-    solved = solve_balanced(known, covariance, Editing(balance_rounds=12), weight=30.0, short=short)
-    assert bool(short(before).any())
+    ordered = [known[name] for name in sorted(known)]
+    settings = Editing(balance_rounds=12, covariance_weight=30.0)
+    before = lacking(ordered, solve_targets(known, covariance, settings, weight=30.0))
+    solved = solve_balanced(known, covariance, settings)
+    assert bool(before.any())
     assert solved.short == 0
     assert 0 < solved.rounds <= 12
     assert PRESS > 1
+
+
+def test_the_weight_is_chosen_so_that_half_of_the_facts_get_what_they_need() -> None:
+    known, covariance = targets(4, facts=8), batch(4)[2]
+    solved = solve_balanced(known, covariance, Editing(balance_rounds=0))
+    assert 3 <= solved.short <= 5
+    heavier = solve_balanced(
+        known, covariance, Editing(balance_rounds=0, covariance_weight=solved.weight * 50)
+    )
+    assert heavier.short > solved.short
+
+
+def test_what_is_pressed_is_what_columns_with_that_pressure_give() -> None:
+    known, covariance = targets(5), batch(5)[2]
+    ordered = [known[name] for name in sorted(known)]
+    pressure = torch.tensor([1.0, 2.0, 4.0, 1.0, 2.0, 1.0], dtype=torch.float64)
+    plain = solve_update(*columns_of(ordered, pressure), covariance, 10.0)
+    assert_close(solve_moments(moments_of(ordered, pressure), covariance, 10.0), plain)
+
+
+def test_requests_that_are_read_in_the_same_words_are_one_group() -> None:
+    born, works = EditRequest("Ada", "{} was born in", "Rome"), EditRequest("Ada", "{} works as a", "baker")
+    other = EditRequest("Ada", "The mother of {} is", "Eve")
+    groups = grouped([works, other, born, works])
+    assert grouped([born, works, other]) == groups
+    assert sorted(len(group.requests) for group in groups) == [1, 2]
+    assert {group.digest for group in groups} >= {other.digest}
+    assert not {group.digest for group in groups} & {born.digest, works.digest}
 
 
 def test_the_order_of_facts_does_not_change_a_bit() -> None:

@@ -10,7 +10,9 @@ from tiny_models import tiny
 from trained import PROMPT
 
 from corrigenda.config import Editing
+from corrigenda.editing.groups import Group, grouped
 from corrigenda.editing.reference import reference_target
+from corrigenda.editing.sensitivity import metric_of, output_fisher
 from corrigenda.editing.targets import optimise_targets, rows_of
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
@@ -19,7 +21,8 @@ from corrigenda.models.prompts import align
 from corrigenda.models.upper import finish, prefill
 
 CONTEXTS = ("", "It is known. ", "People say so. ")
-ADAM = Editing(optimiser="adam", steps=6)
+MEMIT = Editing(optimiser="adam", warm_steps=0, steps=6)
+OURS = Editing(warm_steps=3, steps=3, contexts=1)
 FAMILIES = ("llama", "gpt2", "gemma3_text")
 
 
@@ -32,14 +35,20 @@ def request(name: str, city: str) -> EditRequest:
     return EditRequest(name, PROMPT, city)
 
 
-REQUESTS = (request("Bohr", "Rome"), request("Gauss", "Vienna"), request("Curie", "Vienna"))
+ASKED = (request("Bohr", "Rome"), request("Gauss", "Vienna"), request("Curie", "Vienna"))
+REQUESTS = tuple(Group((one,)) for one in ASKED)
+
+
+def two_questions_about(name: str) -> Group:
+    (group,) = grouped((EditRequest(name, PROMPT, "Rome"), EditRequest(name, PROMPT + " the", "Vienna")))
+    return group
 
 
 @pytest.mark.parametrize("layer", (0, 1))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_layers_above_alone_equal_the_full_forward(family: str, layer: int) -> None:
     model = tiny(family, dtype=torch.float32)
-    rows = [row for r in REQUESTS for row in rows_of(model, r, CONTEXTS).prompts]
+    rows = [row for r in REQUESTS for row in rows_of(model, r, CONTEXTS).rows]
     ready = prefill(model, layer, align(rows))
     residual = torch.randn(len(rows), ready.projected.shape[-1], generator=torch.Generator().manual_seed(0))
     fast = finish(model, ready, residual)
@@ -67,12 +76,16 @@ def full_forward(
         hook.remove()
 
 
+@pytest.mark.parametrize("settings", (MEMIT, OURS), ids=("memit", "ours"))
 @pytest.mark.parametrize("family", FAMILIES)
-def test_batched_targets_equal_the_plain_algorithm_one_fact_at_a_time(family: str) -> None:
+def test_batched_targets_equal_the_plain_algorithm_one_fact_at_a_time(family: str, settings: Editing) -> None:
     model = tiny(family, dtype=torch.float32)
-    fast = optimise_targets(model, 1, REQUESTS, CONTEXTS, ADAM, norm_cap=0.75)
-    for found, asked in zip(fast, REQUESTS, strict=True):
-        plain = reference_target(model, 1, asked, CONTEXTS, ADAM, norm_cap=0.75)
+    facts = (*REQUESTS, two_questions_about("Euler"))
+    background = torch.randint(2, 400, (4, 16), generator=torch.Generator().manual_seed(0))
+    metric = metric_of(output_fisher(model, [1], background)[1])
+    fast = optimise_targets(model, 1, facts, CONTEXTS, settings, norm_cap=0.75, metric=metric)
+    for found, asked in zip(fast, facts, strict=True):
+        plain = reference_target(model, 1, asked, CONTEXTS, settings, norm_cap=0.75, metric=metric)
         assert found.steps == plain.steps
         torch.testing.assert_close(found.residual, plain.residual, atol=2e-3, rtol=2e-3)
         torch.testing.assert_close(found.keys, plain.keys, atol=1e-4, rtol=1e-4)
@@ -95,7 +108,12 @@ def test_the_residual_stays_inside_the_norm_cap(gpt2: LanguageModel) -> None:
 
 def test_a_known_fact_needs_no_residual(gpt2: LanguageModel) -> None:
     (found,) = optimise_targets(
-        gpt2, 0, [request("Bohr", "London")], ("It is known. ",), Editing(stop_loss=0.5), norm_cap=1.5
+        gpt2,
+        0,
+        [Group((request("Bohr", "London"),))],
+        ("It is known. ",),
+        Editing(stop_loss=0.5, contexts=1),
+        norm_cap=1.5,
     )
     assert found.steps == 0
     assert not found.residual.any()
@@ -103,9 +121,10 @@ def test_a_known_fact_needs_no_residual(gpt2: LanguageModel) -> None:
 
 def test_a_subject_on_the_attention_sink_alone_is_refused(gpt2: LanguageModel) -> None:
     first = gpt2.tokenizer.decode(gpt2.tokenizer("Ada")["input_ids"][:1])
+    alone = Group((EditRequest(first, "{} lives in", "Rome"),))
     with pytest.raises(EditError, match="first of the text"):
-        rows_of(gpt2, EditRequest(first, "{} lives in", "Rome"), ("",))
-    assert rows_of(gpt2, EditRequest(first, "{} lives in", "Rome"), ("", "It is known. ")).prompts
+        rows_of(gpt2, alone, ("",))
+    assert len(rows_of(gpt2, alone, ("", "It is known. ")).rows) == 1
 
 
 def test_a_trial_gives_the_very_bits_back_even_after_an_error(gpt2: LanguageModel) -> None:

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from bench.layer_facts import Question, StudyFact
 from corrigenda.config import Editing
-from corrigenda.editing.engine import find_targets, solve_targets
+from corrigenda.editing.engine import Targets, find_targets, solve_targets
 from corrigenda.editing.solve import solve_update
 from corrigenda.editing.taps import hooked
 from corrigenda.editing.targets import Target
+from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import target_tokens
 
@@ -43,7 +44,15 @@ class Strength:
 
     @property
     def editing(self) -> Editing:
-        return Editing(steps=self.steps, contexts=0)
+        return Editing(warm_steps=0, steps=self.steps, contexts=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What edits of one layer must leave alone: covariance (d_in, d_in) and metric (d_out, d_out)."""
+
+    covariance: Tensor
+    metric: Tensor | None = None
 
 
 class Exam:
@@ -152,15 +161,14 @@ class LayerResult:
 
 
 def sweep_layer(
-    model: LanguageModel, exam: Exam, layer: int, covariance: Tensor, strength: Strength
+    model: LanguageModel, exam: Exam, layer: int, background: Background, strength: Strength
 ) -> LayerResult:
     """Edit every fact of the exam at `layer`, alone and all together, and mark both."""
     requests = [fact.request for fact in exam.facts]
     clock = [perf_counter()]
-    found = find_targets(
-        model, layer, requests, ("",), strength.editing, norm_cap=strength.norm_cap, cached={}
-    )
+    found = _targets(model, layer, requests, background, strength)
     clock.append(perf_counter())
+    covariance = background.covariance
     update = solve_targets(found.known, covariance, strength.editing, weight=strength.weight)
     targets = [found.known.get(request.digest) for request in requests]
     alone = single_updates(targets, covariance, strength.weight, model.weight(layer))
@@ -173,6 +181,25 @@ def sweep_layer(
     parts = ("targets", "solve", "single", "batch")
     spent = dict(zip(parts, np.diff(clock).tolist(), strict=True))
     return LayerResult(layer, single, batch, spent)
+
+
+def _targets(
+    model: LanguageModel,
+    layer: int,
+    requests: Sequence[EditRequest],
+    background: Background,
+    strength: Strength,
+) -> Targets:
+    return find_targets(
+        model,
+        layer,
+        requests,
+        ("",),
+        strength.editing,
+        norm_cap=strength.norm_cap,
+        cached={},
+        metric=background.metric,
+    )
 
 
 def single_updates(
@@ -193,19 +220,17 @@ def single_updates(
 
 
 def plain_single_edit(
-    model: LanguageModel, fact: StudyFact, layer: int, covariance: Tensor, strength: Strength
+    model: LanguageModel, fact: StudyFact, layer: int, background: Background, strength: Strength
 ) -> float:
     """Seconds of one edit the plain way: one fact, its own solve, its own marking."""
     exam = Exam(model, [fact])
     started = perf_counter()
-    found = find_targets(
-        model, layer, [fact.request], ("",), strength.editing, norm_cap=strength.norm_cap, cached={}
-    )
+    found = _targets(model, layer, [fact.request], background, strength)
     for target in found.known.values():
         update = solve_update(
             target.keys.double().mean(0)[:, None],
             target.residual[:, None],
-            covariance,
+            background.covariance,
             strength.weight,
         )
         with model.trial(layer, update):

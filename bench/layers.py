@@ -22,12 +22,13 @@ from torch import Tensor
 
 from bench import layer_page
 from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
-from bench.layer_study import Exam, LayerResult, Strength, plain_single_edit, sweep_layer
-from corrigenda.config import Corpus, Localization, Localizer
+from bench.layer_study import Background, Exam, LayerResult, Strength, plain_single_edit, sweep_layer
+from corrigenda.config import Corpus, Editing, Localization, Localizer
 from corrigenda.editing.corpus import background_tokens
 from corrigenda.editing.covariance import key_covariance
 from corrigenda.editing.localize import localize
 from corrigenda.editing.proxy import known_facts
+from corrigenda.editing.sensitivity import metric_of, output_fisher
 from corrigenda.editing.trials import trial_of
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models.loading import LanguageModel, load
@@ -73,10 +74,10 @@ def arguments() -> argparse.Namespace:
     add("--layers", default="", help="layers to sweep, with commas; default: all, coarse first")
     add("--facts", type=int, default=100, help="test facts per data set, edited in one batch")
     add("--sample", type=int, default=30, help="proxy facts of the localizers")
-    add("--steps", type=int, default=25)
-    add("--norm-cap", type=float, default=0.75)
+    add("--steps", type=int, default=12)
+    add("--norm-cap", type=float, default=1.5)
     add("--weight", type=float, default=150.0)
-    add("--background-tokens", type=int, default=16_384)
+    add("--background-tokens", type=int, default=32_768)
     add("--seed", type=int, default=0)
     add("--minutes", type=float, default=600.0, help="stop after about this time; the next run goes on")
     add("--page-only", action="store_true", help="only write the page from the results there are")
@@ -100,12 +101,12 @@ def study(
         (layer, which) for layer in wanted for which in exams if not result(home, which, layer).exists()
     ]
     if missing and time.monotonic() < deadline:
-        covariances = background(model, sorted({layer for layer, _ in missing}), strength)
-        timing(model, exams, covariances, strength, home)
+        backgrounds = background(model, sorted({layer for layer, _ in missing}), strength)
+        timing(model, exams, backgrounds, strength, home)
         for layer, which in missing:
             if time.monotonic() > deadline:
                 break
-            done = sweep_layer(model, exams[which], layer, covariances[layer], strength)
+            done = sweep_layer(model, exams[which], layer, backgrounds[layer], strength)
             done.write(result(home, which, layer))
             print(f"{name} {which} layer {layer}: {sum(done.seconds.values()):.0f} s", flush=True)
     unedited(model, exams, home)
@@ -174,21 +175,26 @@ def localizers(
         print(f"{home.name} {method}: layer {found.pick}, {took:.1f} s", flush=True)
 
 
-def background(model: LanguageModel, layers: Sequence[int], strength: Strength) -> dict[int, Tensor]:
-    """Key covariances of the layers, with a small ridge, from WikiText or the model's own text."""
+def background(model: LanguageModel, layers: Sequence[int], strength: Strength) -> dict[int, Background]:
+    """Covariances and metrics of the layers, from WikiText or the model's own text."""
     corpus = DATA / "wikitext_train_head.parquet"
     source = str(corpus) if corpus.exists() else "self"
     tokens = background_tokens(model, Corpus(source=source, tokens=strength.background_tokens))
     found = key_covariance(model, layers, tokens)
-    for covariance in found.values():
-        covariance.diagonal().add_(1e-3 * covariance.diagonal().mean())
-    return found
+    some = tokens[: Editing().metric_tokens // tokens.shape[1]]
+    fishers = output_fisher(model, layers, some)
+    return {layer: Background(_ridged(found[layer]), metric_of(fishers[layer])) for layer in layers}
+
+
+def _ridged(covariance: Tensor) -> Tensor:
+    covariance.diagonal().add_(1e-3 * covariance.diagonal().mean())
+    return covariance
 
 
 def timing(
     model: LanguageModel,
     exams: dict[str, Exam],
-    covariances: dict[int, Tensor],
+    backgrounds: dict[int, Background],
     strength: Strength,
     home: Path,
 ) -> None:
@@ -196,10 +202,10 @@ def timing(
     path = home / "timing.json"
     if path.exists() or "proxy" not in exams:
         return
-    layers = sorted(covariances)
+    layers = sorted(backgrounds)
     spread = [layers[round(i * (len(layers) - 1) / (TIMED_LAYERS - 1))] for i in range(TIMED_LAYERS)]
     spent = [
-        plain_single_edit(model, fact, layer, covariances[layer], strength)
+        plain_single_edit(model, fact, layer, backgrounds[layer], strength)
         for layer in spread
         for fact in exams["proxy"].facts[:TIMED_FACTS]
     ]

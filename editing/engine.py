@@ -24,7 +24,7 @@ from corrigenda.models.loading import LanguageModel
 AUTO_NORM_CAP = 1.5
 # "auto" as covariance weight: the largest at which so many facts get the share of their residual that they
 # need. The others are pressed one by one.
-ENOUGH = 0.5
+ENOUGH = 0.85
 LIGHTEST, HEAVIEST, HALVINGS = 1.0, 1e5, 10
 PRESS = 2.0
 
@@ -149,8 +149,12 @@ def pick_weight(targets: Sequence[Target], moments: Moments, covariance: Tensor,
 
 
 def lacking(targets: Sequence[Target], update: Tensor) -> Tensor:
-    """Which facts (facts,) bool get less of their residual, at the plain prompt's key, than they need."""
-    return achieved(targets, update) < torch.tensor([t.needed for t in targets], dtype=torch.float64)
+    """Which facts (facts,) bool get less of their residual, at the plain prompt's key, than they need.
+
+    A fact that the whole residual does not make the model say lacks nothing that a solve could give.
+    """
+    needed = torch.tensor([target.needed for target in targets], dtype=torch.float64)
+    return (achieved(targets, update) < needed) & needed.isfinite()
 
 
 def achieved(targets: Sequence[Target], update: Tensor) -> Tensor:

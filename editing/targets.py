@@ -42,7 +42,8 @@ class Target:
     residual  (d_out,)          float32  wanted output minus present output
     loss      nats: mean NLL of the target over the contexts, as reached
     steps     gradient steps taken
-    needed    share of the residual, up to one, that suffices for the plain prompts to be answered right
+    needed    share of the residual that suffices for the plain prompts to be answered right; infinite when
+              not even the whole residual does
     """
 
     keys: Tensor
@@ -149,13 +150,14 @@ def _targets_of(
 def needed_shares(plain: Batch, residual: Tensor) -> Tensor:
     """The share of each residual (facts, d_out) that suffices for its plain prompts, (facts,) in 0.3 … 1.
 
-    Found by bisection; one where not even the whole residual suffices. A joint solve gives a fact only a
-    part of its residual: this tells, without asking the edited model, whether the part is enough.
+    Found by bisection; infinite where not even the whole residual suffices. A joint solve gives a fact only
+    a part of its residual: this tells, without asking the edited model, whether the part is enough.
     """
+    possible = plain.said(residual, LOSS_LIMIT)
     low = torch.full((len(residual),), LEAST_SHARE, device=residual.device)
     high = torch.ones_like(low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         enough = plain.said(residual * middle[:, None], LOSS_LIMIT)
         low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
-    return high
+    return high.masked_fill(~possible, float("inf"))

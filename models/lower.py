@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from corrigenda.errors import EditError
 from corrigenda.models.loading import LanguageModel
-from corrigenda.models.prompts import Row, align
+from corrigenda.models.prompts import Row
 
 # Rows that go through together; bounds the memory.
 BATCH = 128
@@ -24,7 +25,7 @@ class _PassedLastLayerError(Exception):
 def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Tensor) -> dict[int, Tensor]:
     """Keys (rows, length, d_in) at every position, per layer; the pass stops at the last of the layers.
 
-    inputs   as the network takes them: input_ids, and attention_mask and position_ids where needed
+    inputs   as the network takes them: input_ids, and what else it needs
     """
     seen: dict[int, Tensor] = {}
 
@@ -53,14 +54,9 @@ def lookup_keys(model: LanguageModel, layer: int, rows: Sequence[Row]) -> Tensor
     found: dict[int, Tensor] = {}
     for first in range(0, len(order), BATCH):
         some = order[first : first + BATCH]
-        cut = [Row(rows[i].tokens[: rows[i].lookup + 1], rows[i].lookup) for i in some]
-        aligned = align(cut, device=model.device)
-        keys = projection_inputs(
-            model,
-            [layer],
-            input_ids=aligned.tokens,
-            attention_mask=aligned.present.long(),
-            position_ids=aligned.positions,
-        )[layer][:, -1]
-        found.update(zip(some, keys, strict=True))
+        texts = [torch.tensor(rows[i].tokens[: rows[i].lookup + 1]) for i in some]
+        # Padded on the right: under causal attention no token sees what comes after it.
+        tokens = pad_sequence(texts, batch_first=True).to(model.device)
+        keys = projection_inputs(model, [layer], input_ids=tokens)[layer]
+        found.update({i: keys[at, rows[i].lookup] for at, i in enumerate(some)})
     return torch.stack([found[i] for i in range(len(rows))])

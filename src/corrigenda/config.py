@@ -72,9 +72,9 @@ class Editing(_Frozen):
     solver: Literal["memit", "emmet", "alphaedit"] = "memit"
     covariance_weight: float | Literal["auto"] = "auto"  # background keys per fact (MEMIT's lambda)
     norm_cap: float | Literal["auto"] = "auto"  # |z - h| at most this share of |h|
-    contexts: int = Field(default=4, ge=0)  # generated prefixes that a fact is practised behind
+    contexts: int = Field(default=3, ge=0)  # generated prefixes that a fact is practised behind
     key_contexts: int = Field(default=12, ge=0)  # generated prefixes behind which keys are read
-    context_tokens: int = Field(default=12, ge=1)  # mean length of a prefix
+    context_tokens: int = Field(default=10, ge=1)  # mean length of a prefix
     optimiser: Literal["normalised", "adam"] = "normalised"  # adam is MEMIT's own
     metric: Literal["fisher", "plain"] = "fisher"  # normalised: what a short residual is
     metric_tokens: int = Field(default=4_096, ge=256)  # background tokens that measure it
@@ -84,7 +84,7 @@ class Editing(_Frozen):
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
     kl_weight: float = Field(default=0.25, ge=0)
     norm_weight: float = Field(default=0.5, ge=0)
-    balance_rounds: int = Field(default=6, ge=0)  # solves that press harder the facts that fall short
+    balance_rounds: int = Field(default=2, ge=0)  # solves that press harder the facts that fall short
     stop_loss: float = Field(default=0.15, gt=0)  # nats of the target; a fact below it leaves the batch
     seed: int = 0
 

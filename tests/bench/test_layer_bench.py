@@ -16,7 +16,7 @@ from bench import layer_statistics as stats
 from bench import layers as bench_layers
 from bench.layer_facts import Question, proxies
 from bench.layer_statistics import ALL, overall
-from bench.layer_study import Exam, LayerResult, Strength, single_updates, sweep_layer
+from bench.layer_study import Background, Exam, LayerResult, Strength, single_updates, sweep_layer
 from corrigenda.config import Localizer
 from corrigenda.editing.engine import find_targets
 
@@ -60,7 +60,7 @@ def test_without_a_rival_the_answer_must_be_what_the_model_says(model):
 
 def test_a_sweep_leaves_the_weights_and_comes_back_from_its_file(model, tmp_path):
     before = model.weight(2).clone()
-    done = sweep_layer(model, Exam(model, proxies(FACTS)), 2, covariance_of(model), STRENGTH)
+    done = sweep_layer(model, Exam(model, proxies(FACTS)), 2, Background(covariance_of(model)), STRENGTH)
     done.write(tmp_path / "layer.json")
     again = LayerResult.read(tmp_path / "layer.json")
     np.testing.assert_array_equal(done.batch, again.batch)
@@ -111,7 +111,7 @@ def test_the_page_is_written_from_results_alone(model, tmp_path):
     exam = Exam(model, proxies(FACTS))
     for which in ("proxy", "counterfact"):
         for layer in (0, 2):
-            done = sweep_layer(model, exam, layer, covariance_of(model), STRENGTH)
+            done = sweep_layer(model, exam, layer, Background(covariance_of(model)), STRENGTH)
             done.write(bench_layers.result(home, which, layer))
     (tmp_path / "results" / "strength.json").write_text(json.dumps(asdict(STRENGTH)))
     bench_layers.unedited(model, {"proxy": exam, "counterfact": exam}, home)

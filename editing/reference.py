@@ -40,10 +40,10 @@ def reference_target(
     scale = hidden[0, fact.rows[0].lookup].float().norm()[None]
     residual, steps = torch.zeros(1, projected.shape[-1]), 0
     if settings.warm_steps:
-        plain = _Plain(model, layer, fact.first(1), settings, scale)
+        plain = _Plain.of(model, layer, fact.first(1), settings, scale)
         state = start(settings, scale, residual, metric=metric)
         residual, _, steps = _descend(plain, state, norm_cap * scale, settings.warm_steps)
-    practised = _Plain(model, layer, fact.first(settings.contexts + 1), settings, scale)
+    practised = _Plain.of(model, layer, fact.first(settings.contexts + 1), settings, scale)
     state = start(settings, scale, residual, calm=settings.warm_steps > 0, metric=metric)
     residual, loss, more = _descend(practised, state, norm_cap * scale, settings.steps)
     at = [i * len(group.requests) for i in range(len(fact.behind))]
@@ -60,15 +60,21 @@ class _Plain:
     fact: FactRows
     settings: Editing
     scale: Tensor
+    base: Tensor  # logits (rows, length, vocabulary) without any edit
+
+    @classmethod
+    def of(cls, model: LanguageModel, layer: int, fact: FactRows, settings: Editing, scale: Tensor) -> _Plain:
+        with torch.no_grad():
+            return cls(model, layer, fact, settings, scale, _run(model, layer, _all(fact), None)[0])
 
     def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        rows = [*self.fact.rows, *([self.fact.essence] if self.fact.essence else [])]
-        with torch.no_grad():
-            base = _run(self.model, self.layer, rows, None)[0]
-        logits = _run(self.model, self.layer, rows, residual[0])[0]
-        return _objective(
-            self.fact.rows, self.fact.essence, logits, base, residual[0], float(self.scale), self.settings
-        )
+        logits = _run(self.model, self.layer, _all(self.fact), residual[0])[0]
+        prompts, essence = self.fact.rows, self.fact.essence
+        return _objective(prompts, essence, logits, self.base, residual[0], float(self.scale), self.settings)
+
+
+def _all(fact: FactRows) -> list[Row]:
+    return [*fact.rows, *([fact.essence] if fact.essence else [])]
 
 
 def _descend(

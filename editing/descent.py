@@ -13,6 +13,7 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from corrigenda.config import Editing
 
@@ -51,7 +52,7 @@ class Adam:
 class Normalised:
     """Heavy ball on unit gradients. value, velocity: (facts, d_out); length: (facts,) of the first step.
 
-    metric   (d_out, d_out) by which gradients are multiplied before their length is made one, or None
+    metric   (d_out, d_out), symmetric, by which gradients are multiplied before their length is made one
     """
 
     value: Tensor
@@ -61,7 +62,7 @@ class Normalised:
 
     def step(self, gradient: Tensor, count: int) -> Normalised:
         """One step against `gradient` (facts, d_out); `count` starts at 1."""
-        natural = gradient if self.metric is None else gradient @ self.metric
+        natural = gradient if self.metric is None else linear(gradient, self.metric)
         direction = natural / natural.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         length = self.length[:, None] * DECAY ** (count - 1)
         velocity = MOMENTUM * self.velocity - length * direction

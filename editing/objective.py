@@ -19,6 +19,10 @@ from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import Row, align
 from corrigenda.models.upper import Prefilled, finish, prefill
 
+# What rows are padded to: fewer shapes make fuller batches. Their product fills cache lines, so that
+# attention's products start alike for every row; padding suffixes costs most.
+WIDTH_STEP, SUFFIX_STEP = 8, 2
+
 
 @dataclass(frozen=True, slots=True)
 class FactRows:
@@ -36,8 +40,14 @@ class FactRows:
         return tuple(row for rows in self.behind for row in rows)
 
     @property
-    def suffix(self) -> int:
-        return max(len(row.tokens) - row.lookup for row in self.behind[0])
+    def shape(self) -> tuple[int, int]:
+        """Columns of prefix and of suffix, rounded up: facts of one shape may share a batch.
+
+        Both are the fact's own affair, so that its arithmetic does not depend on its company.
+        """
+        prefix = max(row.lookup for row in (*self.rows, *([self.essence] if self.essence else [])))
+        suffix = _up(max(len(row.tokens) - row.lookup for row in self.rows), SUFFIX_STEP)
+        return _up(prefix + suffix, WIDTH_STEP) - suffix, suffix
 
     def first(self, contexts: int) -> FactRows:
         """The same behind the first few contexts only."""
@@ -49,8 +59,10 @@ class Batch:
     """Facts that are optimised together, as two stacks of rows: prompts and essences.
 
     owner, essence_owner   (rows,)  the fact of each row
+    plain                  (rows,)  bool: the row stands behind the fact's first context
     row, column, token     (predictions,)  which hidden state predicts which target token
     share                  (predictions,)  weight of a prediction in its fact's mean
+    contexts               (facts,)  how many contexts the fact's rows stand behind
     essence_base           (essences, vocabulary)  log-probabilities of the base
     scale                  (facts,)  hidden norm at the lookup of the fact's first row
     """
@@ -62,22 +74,29 @@ class Batch:
     essences: Prefilled | None
     owner: Tensor
     essence_owner: Tensor
+    plain: Tensor
     row: Tensor
     column: Tensor
     token: Tensor
     share: Tensor
+    contexts: Tensor
     essence_base: Tensor
     scale: Tensor
 
     @classmethod
     def of(cls, model: LanguageModel, layer: int, facts: Sequence[FactRows], settings: Editing) -> Batch:
+        """The facts, which have one shape."""
         device = model.device
+        prefix, suffix = facts[0].shape
         rows = [row for fact in facts for row in fact.rows]
         owner = [i for i, fact in enumerate(facts) for _ in fact.rows]
-        prompts = prefill(model, layer, align(rows, device=device))
+        plain = [i == 0 for fact in facts for i, behind in enumerate(fact.behind) for _ in behind]
+        prompts = prefill(model, layer, align(rows, device=device, prefix=prefix, suffix=suffix))
         essences = [(i, fact.essence) for i, fact in enumerate(facts) if fact.essence is not None]
         stacked = (
-            prefill(model, layer, align([row for _, row in essences], device=device)) if essences else None
+            prefill(model, layer, align([row for _, row in essences], device=device, prefix=prefix))
+            if essences
+            else None
         )
         spots = [
             (b, row.first_prediction + j - row.lookup, token, 1 / (len(row.targets) * owner.count(owner[b])))
@@ -97,10 +116,12 @@ class Batch:
             essences=stacked,
             owner=column(owner),
             essence_owner=column([i for i, _ in essences]),
+            plain=torch.tensor(plain, device=device),
             row=column([s[0] for s in spots]),
             column=column([s[1] for s in spots]),
             token=column([s[2] for s in spots]),
             share=torch.tensor([s[3] for s in spots], device=device),
+            contexts=column([len(fact.behind) for fact in facts]),
             essence_base=_unedited(model, stacked),
             scale=prompts.hidden[first, 0].float().norm(dim=-1),
         )
@@ -108,22 +129,40 @@ class Batch:
     def select(self, keep: Tensor) -> Batch:
         """The batch without the facts that have left; `keep` (facts,) bool."""
         renumber = keep.long().cumsum(0) - 1
-        rows, essences = keep[self.owner], keep[self.essence_owner]
-        spots = rows[self.row]
-        new_row = rows.long().cumsum(0) - 1
+        essences = keep[self.essence_owner]
+        left = self._rows(keep[self.owner])
+        return replace(
+            left,
+            facts=int(keep.sum()),
+            essences=self.essences.select(essences.nonzero()[:, 0]) if self.essences is not None else None,
+            owner=renumber[left.owner],
+            essence_owner=renumber[self.essence_owner[essences]],
+            contexts=self.contexts[keep],
+            essence_base=self.essence_base[essences],
+            scale=self.scale[keep],
+        )
+
+    def plain_prompts(self) -> Batch:
+        """The same facts behind their first context alone."""
+        return replace(
+            (first := self._rows(self.plain)),
+            share=first.share * self.contexts[first.owner[first.row]],
+            contexts=torch.ones_like(self.contexts),
+        )
+
+    def _rows(self, keep: Tensor) -> Batch:
+        """The same facts with fewer rows; `keep` (rows,) bool."""
+        spots = keep[self.row]
+        new_row = keep.long().cumsum(0) - 1
         return replace(
             self,
-            facts=int(keep.sum()),
-            prompts=self.prompts.select(rows.nonzero()[:, 0]),
-            essences=self.essences.select(essences.nonzero()[:, 0]) if self.essences is not None else None,
-            owner=renumber[self.owner[rows]],
-            essence_owner=renumber[self.essence_owner[essences]],
+            prompts=self.prompts.select(keep.nonzero()[:, 0]),
+            owner=self.owner[keep],
+            plain=self.plain[keep],
             row=new_row[self.row[spots]],
             column=self.column[spots],
             token=self.token[spots],
             share=self.share[spots],
-            essence_base=self.essence_base[essences],
-            scale=self.scale[keep],
         )
 
     def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,6 +198,10 @@ class Batch:
         """Logits (predictions, vocabulary) of the target tokens' positions."""
         hidden = finish(self.model, self.prompts, residual[self.owner])
         return self.model.logits(hidden[self.row, self.column])
+
+
+def _up(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 @torch.no_grad()

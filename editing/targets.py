@@ -4,11 +4,15 @@ The descent has two phases. The first sees the plain prompts alone and goes most
 the cost; the second practises behind generated contexts. Facts that have converged leave the batch. With
 `warm_steps = 0` and the optimiser `adam` it is MEMIT's own algorithm, as `reference_target` in
 `editing/reference.py` writes it down; a property test holds them equal.
+
+A target is a function of its group alone, to the last bit: facts of one shape share a batch, and the
+arithmetic does not depend on the company (`models/steady.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,8 +27,9 @@ from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.lower import lookup_keys
 from corrigenda.models.prompts import encode
+from corrigenda.models.steady import side_by_side
 
-VERSION = 2
+VERSION = 3
 # The prompt whose next-token distribution must not move: the subject stays what it is (ROME, eq. 4).
 ESSENCE = "{} is a"
 # A fact counts as said when greedy decoding gives the target and its loss is at most this, nats a token:
@@ -96,7 +101,7 @@ def optimise_targets(
     *,
     norm_cap: float,
     metric: Tensor | None = None,
-    batch: int = 32,
+    batch: int = 64,
     advance: Callable[[int], None] = lambda _done: None,
 ) -> list[Target]:
     """Targets of all groups, in their order; memory is bounded by `batch` groups.
@@ -108,14 +113,27 @@ def optimise_targets(
     advance    called with the number of groups finished
     """
     facts = [rows_of(model, group, contexts) for group in groups]
-    order = sorted(range(len(facts)), key=lambda i: facts[i].suffix)
     found: dict[int, Target] = {}
-    for first in range(0, len(order), batch):
-        some = order[first : first + batch]
-        done = _targets_of(model, layer, [facts[i] for i in some], settings, norm_cap, metric)
+
+    def work(some: Sequence[int]) -> list[Target]:
+        return _targets_of(model, layer, [facts[i] for i in some], settings, norm_cap, metric)
+
+    for some, done in side_by_side(work, batches(facts, batch), model.device):
         found.update(zip(some, done, strict=True))
         advance(len(some))
     return [found[i] for i in range(len(facts))]
+
+
+def batches(facts: Sequence[FactRows], size: int) -> list[list[int]]:
+    """Indices of facts of one shape, at most `size` together; the longest first."""
+    by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, fact in enumerate(facts):
+        by_shape[fact.shape].append(i)
+    return [
+        same[first : first + size]
+        for _, same in sorted(by_shape.items(), reverse=True)
+        for first in range(0, len(same), size)
+    ]
 
 
 def _targets_of(
@@ -125,26 +143,25 @@ def _targets_of(
     settings: Editing,
     norm_cap: float,
     metric: Tensor | None,
-) -> Iterator[Target]:
-    plain = Batch.of(model, layer, [fact.first(1) for fact in facts], settings)
-    limit = norm_cap * plain.scale
-    zero = torch.zeros(len(facts), plain.prompts.projected.shape[-1], device=plain.scale.device)
-    stop = settings.stop_loss
+) -> list[Target]:
+    """Targets of facts of one shape; none of them depends on the others."""
+    practised = Batch.of(model, layer, [fact.first(settings.contexts + 1) for fact in facts], settings)
+    plain = practised.plain_prompts()
+    scale, stop = practised.scale, settings.stop_loss
+    limit = norm_cap * scale
+    zero = torch.zeros(len(facts), practised.prompts.projected.shape[-1], device=scale.device)
     warm = Reached(zero, *torch.zeros(2, len(facts)))
     if settings.warm_steps:
-        state = start(settings, plain.scale, zero, metric=metric)
+        state = start(settings, scale, zero, metric=metric)
         warm = descend(plain, state, limit, evaluations=settings.warm_steps, stop_loss=stop)
-    practised = Batch.of(model, layer, [fact.first(settings.contexts + 1) for fact in facts], settings)
-    state = start(settings, plain.scale, warm.value, calm=settings.warm_steps > 0, metric=metric)
+    state = start(settings, scale, warm.value, calm=settings.warm_steps > 0, metric=metric)
     found = descend(practised, state, limit, evaluations=settings.steps, stop_loss=stop)
     needed = needed_shares(plain, found.value).tolist()
     steps = (warm.steps.to(found.steps) + found.steps).tolist()
     keys = lookup_keys(model, layer, [rows[0] for fact in facts for rows in fact.behind])
     each = torch.split(keys.float().cpu(), [len(fact.behind) for fact in facts])
-    values, losses = found.value.cpu(), found.loss.tolist()
-    return (
-        Target(*one) for one in zip((k.clone() for k in each), values, losses, steps, needed, strict=True)
-    )
+    parts = zip(each, found.value.cpu(), found.loss.tolist(), steps, needed, strict=True)
+    return [Target(k.clone(), value.clone(), loss, taken, need) for k, value, loss, taken, need in parts]
 
 
 def needed_shares(plain: Batch, residual: Tensor) -> Tensor:

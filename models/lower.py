@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from corrigenda.errors import EditError
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import Row
+from corrigenda.models.steady import in_this_thread
 
 # Rows that go through together; bounds the memory.
 BATCH = 128
@@ -35,7 +35,7 @@ def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Ten
             if layer == max(layers):
                 raise _PassedLastLayerError
 
-        return hook
+        return in_this_thread(hook)
 
     hooks = [model.projection(layer).register_forward_pre_hook(tap(layer)) for layer in layers]
     try:
@@ -49,14 +49,16 @@ def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Ten
 
 
 def lookup_keys(model: LanguageModel, layer: int, rows: Sequence[Row]) -> Tensor:
-    """Keys (rows, d_in) at each row's lookup. Rows of like length go together; what follows is not read."""
-    order = sorted(range(len(rows)), key=lambda i: rows[i].lookup)
+    """Keys (rows, d_in) at each row's lookup; what follows it is not read.
+
+    Rows of one length go together, so that no row's arithmetic depends on its company.
+    """
     found: dict[int, Tensor] = {}
-    for first in range(0, len(order), BATCH):
-        some = order[first : first + BATCH]
-        texts = [torch.tensor(rows[i].tokens[: rows[i].lookup + 1]) for i in some]
-        # Padded on the right: under causal attention no token sees what comes after it.
-        tokens = pad_sequence(texts, batch_first=True).to(model.device)
-        keys = projection_inputs(model, [layer], input_ids=tokens)[layer]
-        found.update({i: keys[at, rows[i].lookup] for at, i in enumerate(some)})
+    for lookup in sorted({row.lookup for row in rows}):
+        same = [i for i, row in enumerate(rows) if row.lookup == lookup]
+        for first in range(0, len(same), BATCH):
+            some = same[first : first + BATCH]
+            tokens = torch.tensor([rows[i].tokens[: lookup + 1] for i in some], device=model.device)
+            keys = projection_inputs(model, [layer], input_ids=tokens)[layer][:, -1]
+            found.update(zip(some, keys, strict=True))
     return torch.stack([found[i] for i in range(len(rows))])

@@ -83,10 +83,20 @@ class Aligned:
     split: int
 
 
-def align(rows: Sequence[Row], pad: int = 0, device: torch.device | None = None) -> Aligned:
-    """Stack rows of different lengths with their lookups in one column."""
-    split = max(row.lookup for row in rows)
-    width = split + max(len(row.tokens) - row.lookup for row in rows)
+def align(
+    rows: Sequence[Row],
+    pad: int = 0,
+    device: torch.device | None = None,
+    *,
+    prefix: int = 0,
+    suffix: int = 0,
+) -> Aligned:
+    """Stack rows of different lengths with their lookups in one column.
+
+    prefix, suffix   columns before the lookups and from them on, at least
+    """
+    split = max(prefix, *(row.lookup for row in rows))
+    width = split + max(suffix, *(len(row.tokens) - row.lookup for row in rows))
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)
     present = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import Aligned
+from corrigenda.models.steady import in_this_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,24 @@ def prefill(model: LanguageModel, layer: int, rows: Aligned) -> Prefilled:
     seen: dict[str, Any] = {"extras": {}}
     hooks = [
         model.projection(layer).register_forward_hook(
-            lambda _m, inputs, out: seen.update(key=inputs[0][:, rows.split], projected=out[:, rows.split])
+            in_this_thread(
+                lambda _m, inputs, out: seen.update(
+                    key=inputs[0][:, rows.split], projected=out[:, rows.split]
+                )
+            )
         ),
         model.layers[layer].register_forward_hook(
-            lambda _m, _i, out: seen.update(hidden=(out[0] if isinstance(out, tuple) else out))
+            in_this_thread(
+                lambda _m, _i, out: seen.update(hidden=(out[0] if isinstance(out, tuple) else out))
+            )
         ),
     ]
     for upper in range(layer + 1, model.n_layers):
-        hooks.append(model.layers[upper].register_forward_pre_hook(_keep(seen, upper), with_kwargs=True))
+        hooks.append(
+            model.layers[upper].register_forward_pre_hook(
+                in_this_thread(_keep(seen, upper)), with_kwargs=True
+            )
+        )
     cache = DynamicCache()
     try:
         final = model.body(

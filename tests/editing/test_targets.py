@@ -92,12 +92,28 @@ def test_batched_targets_equal_the_plain_algorithm_one_fact_at_a_time(family: st
         assert found.loss == pytest.approx(plain.loss, rel=1e-3, abs=1e-4)
 
 
-def test_company_does_not_change_a_fact(gpt2: LanguageModel) -> None:
-    settings = Editing(steps=12)
-    together = optimise_targets(gpt2, 0, REQUESTS, CONTEXTS, settings, norm_cap=1.5)
-    for found, asked in zip(together, REQUESTS, strict=True):
-        (alone,) = optimise_targets(gpt2, 0, [asked], CONTEXTS, settings, norm_cap=1.5)
-        torch.testing.assert_close(found.residual, alone.residual, atol=1e-3, rtol=1e-3)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_company_does_not_change_a_bit_of_a_fact(family: str) -> None:
+    # Widths of real models are multiples of a vector register; a remainder is rounded by other code.
+    model = tiny(family, dtype=torch.float32, inner=64)
+    names = (
+        "Bohr",
+        "Gauss",
+        "Curie",
+        "Euler",
+        "Emmy Noether",
+        "Ada",
+        "Carl Friedrich Gauss",
+        "Leonhard Euler",
+    )
+    facts = [Group((request(name, "Rome" if len(name) % 2 else "New York"),)) for name in names]
+    settings = Editing(warm_steps=4, steps=3, contexts=2)
+    together = optimise_targets(model, 1, facts, CONTEXTS, settings, norm_cap=1.5)
+    for found, asked in zip(together, facts, strict=True):
+        (alone,) = optimise_targets(model, 1, [asked], CONTEXTS, settings, norm_cap=1.5)
+        assert torch.equal(found.residual, alone.residual)
+        assert torch.equal(found.keys, alone.keys)
+        assert (found.loss, found.needed, found.steps) == (alone.loss, alone.needed, alone.steps)
 
 
 def test_the_residual_stays_inside_the_norm_cap(gpt2: LanguageModel) -> None:

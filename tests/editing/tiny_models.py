@@ -50,12 +50,12 @@ def tokenizer(bos: bool = False) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<bos>", eos_token="<eos>")
 
 
-def tiny(kind: str, layers: int = 4, dtype: torch.dtype = torch.float64) -> LanguageModel:
+def tiny(kind: str, layers: int = 4, dtype: torch.dtype = torch.float64, inner: int = 48) -> LanguageModel:
     """A random model: `llama`, `gpt2` (Conv1D weights) or `gemma3_text` (a norm behind the projection)."""
     common = {"bos_token_id": 0, "eos_token_id": 1, "vocab_size": 400}
     gated = common | {
         "hidden_size": 32,
-        "intermediate_size": 48,
+        "intermediate_size": inner,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corrigenda.errors import CorrectionsError
 from corrigenda.storage import queue
@@ -105,7 +104,7 @@ def _content(path: Path) -> tuple[str, pa.Table | list[Record]]:
     try:
         body = path.read_bytes()
         if kind == "Parquet":
-            return kind, pq.read_table(io.BytesIO(body))
+            return kind, queue.parquet_file(body).read()
         text = body.decode("utf-8-sig")
         return kind, list({"CSV": _csv, "JSON": _json, "JSON Lines": _json_lines}[kind](text))
     except OSError as fault:

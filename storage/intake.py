@@ -55,6 +55,14 @@ class ModelIntake:
     rows: pa.Table
     files: frozenset[str]
 
+    def without(self, consumed: frozenset[str]) -> ModelIntake:
+        """What is still new when another run has published since the look: none of its files is left."""
+        if self.files.isdisjoint(consumed):
+            return self
+        left = self.files - consumed
+        rows = self.rows.filter(pc.is_in(self.rows["file"], pa.array(sorted(left), pa.string())))
+        return ModelIntake(self.model, rows, left)
+
     def arrivals(self) -> Iterator[Arrival]:
         """The rows as the ledger takes them, made a batch at a time."""
         for batch in self.rows.to_batches(max_chunksize=8_192):

@@ -40,7 +40,7 @@ class Fate:
 
     dies     number of the moment at which the process is killed; None: it lives
     fine     whether changes of directories are moments, too
-    stops    words of a moment at which the process stops itself (SIGSTOP), until somebody lets it go on
+    stops    how a moment begins at which the process stops itself (SIGSTOP), until somebody lets it go on
     ttl_s    seconds that a lease lasts
     """
 
@@ -61,7 +61,7 @@ class Moments:
         if len(self.seen) == self.fate.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         self.seen.append(what)
-        if what == self.fate.stops:
+        if self.fate.stops and what.startswith(self.fate.stops):
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def around(self, what: str, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +94,24 @@ def start(config: Path, fate: Fate | None = None, *, report: str = "report.json"
     process = context.Process(target=_live, args=(config, fate or Fate(), report))
     process.start()
     return process
+
+
+def wait_until_stopped(process: ForkServerProcess, timeout_s: float = 60) -> None:
+    """Raises TimeoutError when the process does not stop itself."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        state = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii", errors="replace")
+        if state.rpartition(")")[2].split()[0] == "T":
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"process {process.pid} goes on and on")
+
+
+def go_on(process: ForkServerProcess) -> int | None:
+    """Let a stopped process go on to its end; its exit status."""
+    os.kill(int(process.pid or 0), signal.SIGCONT)
+    process.join(120)
+    return process.exitcode
 
 
 def told(config: Path, report: str = "report.json") -> dict[str, Any]:

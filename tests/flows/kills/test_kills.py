@@ -1,8 +1,8 @@
 """Whole nights, killed by SIGKILL: nothing is lost, nothing is done twice, nothing half-done is seen.
 
 Four nights on a trained GPT-2 take in, localize, edit, send out, publish, supersede and retract. Some of
-their moments are died at as a matter of course. CORRIGENDA_KILLS=all dies at every one of them, twice over, at
-two hundred changes of a directory and at a hundred random moments: some half an hour.
+their moments are died at as a matter of course. CORRIGENDA_KILLS=all dies at every one of them, twice over,
+at two hundred changes of a directory and at a hundred random moments: some half an hour.
 """
 
 from __future__ import annotations

@@ -142,6 +142,24 @@ class TestSubmit:
         assert (code, "Springfield" in out) == (0, True)
         assert not (workspace / "queue").exists()
 
+    def test_who_says_so_is_kept(self, run: Run, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOGNAME", "ada")
+        run(
+            "submit",
+            hand_in(workspace, row(correction_id="a", source=None), row(correction_id="b", source="gazette")),
+        )
+        code, out, _ = run("submit", hand_in(workspace, row(correction_id="c")), "--source", "the desk")
+        assert (code, "source is the desk where it is not given" in out) == (0, True)
+        run("retract", "d", "--reason", "wrong")
+        night(workspace)
+        entries = snapshots.current(opened(workspace)[1], "smol").ledger.entries
+        assert {e.correction.correction_id: e.correction.source for e in entries} == {
+            "a": "ada",
+            "b": "gazette",
+            "c": "the desk",
+            "d": "ada, by corrigenda retract",
+        }
+
     def test_a_file_without_one_good_row_ends_with_2(self, run: Run, workspace: Path) -> None:
         code, _, err = run("submit", hand_in(workspace, row(prompt="x")))
         assert code == 2
@@ -212,6 +230,13 @@ class TestRetract:
         run("submit", hand_in(workspace, row(asserted_at=datetime(2150, 1, 1, tzinfo=UTC))))
         night(workspace)
         run("retract", "mayor-1")
+        night(workspace)
+        assert snapshots.current(opened(workspace)[1], "smol").ledger.active == ()
+
+    def test_it_is_later_than_one_that_waits_and_is_dated_ahead(self, run: Run, workspace: Path) -> None:
+        opened(workspace)
+        run("submit", hand_in(workspace, row(asserted_at=datetime(2150, 1, 1, tzinfo=UTC))))
+        assert "mayor-1" in run("retract", "mayor-1")[2]
         night(workspace)
         assert snapshots.current(opened(workspace)[1], "smol").ledger.active == ()
 

@@ -96,7 +96,7 @@ def start(config: Path, fate: Fate | None = None, *, report: str = "report.json"
     return process
 
 
-def wait_until_stopped(process: ForkServerProcess, timeout_s: float = 60) -> None:
+def wait_until_stopped(process: ForkServerProcess, timeout_s: float = 300) -> None:
     """Raises TimeoutError when the process does not stop itself."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -104,7 +104,7 @@ def wait_until_stopped(process: ForkServerProcess, timeout_s: float = 60) -> Non
         if state.rpartition(")")[2].split()[0] == "T":
             return
         time.sleep(0.01)
-    raise TimeoutError(f"process {process.pid} goes on and on")
+    raise TimeoutError(f"process {process.pid} has not stopped")
 
 
 def go_on(process: ForkServerProcess) -> int | None:

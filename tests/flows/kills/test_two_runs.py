@@ -9,6 +9,8 @@ from fleets import move
 from mortal import Fate, go_on, start, told, wait_until_stopped
 from nights import Story, books
 
+from corrigenda.storage.destination import read_manifest
+
 TTL_S = 0.5
 
 
@@ -66,3 +68,22 @@ def test_a_run_that_was_overtaken_before_it_began_finds_nothing_new(story: Story
     assert go_on(late) == 0
     assert outcome(story, "late")["status"] == "unchanged"
     assert books(story) == before
+
+
+def test_what_a_run_publishes_is_what_it_read_back(story: Story) -> None:
+    """Another run has staged its own candidate while this one slept: `canary` is the other's by then."""
+    story.workspace.submit(move("Bohr", "Rome"))
+    first = start(story.config, Fate(stops="before publish_release", ttl_s=TTL_S), report="first")
+    wait_until_stopped(first)
+    time.sleep(TTL_S)
+    story.workspace.submit(move("Gauss", "Vienna"))
+    second = start(story.config, Fate(stops="before publish_release", ttl_s=TTL_S), report="second")
+    wait_until_stopped(second)
+    assert go_on(first) == 0
+    published = outcome(story, "first")
+    assert (published["status"], published["release"]) == ("published", 1)
+    (proved,) = (story.root / "cache").glob("work/*/homes/candidate")
+    assert read_manifest(proved).number == 1
+    assert story.workspace.release("canary").number == 2
+    assert go_on(second) == 0
+    assert outcome(story, "second")["exit_code"] == 4

@@ -110,7 +110,7 @@ def wait_until_stopped(process: ForkServerProcess, timeout_s: float = 300) -> No
 def go_on(process: ForkServerProcess) -> int | None:
     """Let a stopped process go on to its end; its exit status."""
     os.kill(int(process.pid or 0), signal.SIGCONT)
-    process.join(120)
+    process.join(600)
     return process.exitcode
 
 
@@ -126,12 +126,12 @@ def _live(config: Path, fate: Fate, report: str) -> None:
     torch.set_num_threads(1)
     # Some of a process's death is what it wrote last, also to its cache: that lies beside the store.
     os.environ["CORRIGENDA_CACHE"] = str(config.parent / "cache")
-    with (config.parent / f"{report}.log").open("w", encoding="utf-8", buffering=1) as log:
-        sys.stdout = sys.stderr = log
-        moments = Moments(fate)
-        _watch(moments)
-        started = time.perf_counter()
-        models = _night(config)
+    # Open to the end of the process: what it dies of is written there.
+    sys.stdout = sys.stderr = (config.parent / f"{report}.log").open("w", encoding="utf-8", buffering=1)
+    moments = Moments(fate)
+    _watch(moments)
+    started = time.perf_counter()
+    models = _night(config)
     said = {"models": models, "moments": moments.seen, "seconds": time.perf_counter() - started}
     (config.parent / report).write_text(json.dumps(said, default=str), encoding="utf-8")
 

@@ -61,13 +61,20 @@ class Story:
     def store(self) -> LocalStore:
         return LocalStore.open(self.root / "store", create=True)
 
-    def drop(self, night: int) -> None:
-        """The night's file as a producer drops it, bad row and all; beside it one that is half-written."""
+    def write(self, name: str, rows: list[dict[str, Any]]) -> bytes:
+        """A file of the queue as a producer drops it: nobody has checked it."""
         sink = BytesIO()
-        pq.write_table(as_table(list(NIGHTS[night]), now=NOON), sink)
-        body = sink.getvalue()
-        (self.root / "queue" / f"night-{night}.parquet").write_bytes(body)
+        pq.write_table(as_table(rows, now=NOON), sink)
+        (self.root / "queue" / name).write_bytes(sink.getvalue())
+        return sink.getvalue()
+
+    def drop(self, night: int) -> None:
+        """The night's file, bad row and all; beside it one that is half-written."""
+        body = self.write(f"night-{night}.parquet", list(NIGHTS[night]))
         (self.root / "queue" / "half.parquet").write_bytes(body[: len(body) // 2])
+
+    def rejects(self) -> list[dict[str, Any]]:
+        return list(intake.rejects(self.store).to_pylist())
 
     def keep(self) -> None:
         shutil.rmtree(self.kept, ignore_errors=True)
@@ -93,7 +100,7 @@ def books(story: Story) -> Books:
     return {
         "releases": [_told(release) for release in past],
         "moves": [move.reason for move in refs.log(store, "homes", "latest")],
-        "rejects": intake.rejects(store).to_pylist(),
+        "rejects": story.rejects(),
         "probes": _probes(story, [release.number for release in past]),
         "waiting": sorted(_waiting(story)),
     }

@@ -39,7 +39,7 @@ class Ended(NamedTuple):
 def end_of(story: Story, *nights: tuple[dict[str, Any], ...]) -> Ended:
     for rows in nights:
         story.workspace.submit(*rows)
-        start(story.config).join(120)
+        start(story.config).join(600)
         assert told(story.config)["models"]["homes"]["status"] == "published"
     release = story.workspace.release()
     entries = ledger_of(story.store, release).entries

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(7_200 if ALL else 600)
 def live(story: Story, fate: Fate | None = None) -> dict[str, Any]:
     """A night that lives to its end; what it says of itself."""
     process = start(story.config, fate)
-    process.join(120)
+    process.join(600)
     assert process.exitcode == 0
     said = told(story.config)
     assert all(model["status"] != "failed" for model in said["models"].values()), said["models"]
@@ -35,7 +35,7 @@ def live(story: Story, fate: Fate | None = None) -> dict[str, Any]:
 def die(story: Story, fate: Fate) -> bool:
     """A night that may die; whether it did."""
     process = start(story.config, fate)
-    process.join(120)
+    process.join(600)
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode != 0
 
@@ -119,7 +119,7 @@ def test_a_night_may_die_at_any_time(story: Story) -> None:
             process = start(story.config)
             time.sleep(chosen.uniform(0.05, said["seconds"]))
             process.kill()
-            process.join(120)
+            process.join(600)
             kills += process.exitcode == -signal.SIGKILL
             span.check(story)
             live(story)

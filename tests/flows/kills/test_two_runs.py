@@ -21,7 +21,7 @@ def outcome(story: Story, report: str) -> dict[str, Any]:
 
 def run(story: Story, report: str) -> dict[str, Any]:
     """A run from its beginning to its end."""
-    start(story.config, report=report).join(120)
+    start(story.config, report=report).join(600)
     return outcome(story, report)
 
 

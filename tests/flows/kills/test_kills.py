@@ -81,7 +81,7 @@ def test_a_night_that_dies_again_and_again_gets_there_all_the_same(story: Story)
     """Each run dies a moment later than the one before, until one lives."""
     kills = 0
     for span, said in undisturbed(story):
-        for moment in spread(len(said["moments"]), 12):
+        for moment in spread(len(said["moments"]), 8):
             if not die(story, Fate(dies=moment)):
                 break
             span.check(story)

@@ -41,7 +41,7 @@ class Fate:
     dies     number of the moment at which the process is killed; None: it lives
     fine     whether changes of directories are moments, too
     stops    how a moment begins at which the process stops itself (SIGSTOP), until somebody lets it go on
-    ttl_s    seconds that a lease lasts
+    ttl_s    seconds that a lease lasts; one that stops itself does not renew it
     """
 
     dies: int | None = None
@@ -142,6 +142,9 @@ def _watch(moments: Moments) -> None:
     nights.open_store = lambda *args, **kwargs: MortalStore(opened(*args, **kwargs), moments)  # type: ignore[assignment]
     hold = lease.hold
     lease.hold = functools.partial(hold, ttl_s=moments.fate.ttl_s)  # type: ignore[assignment]
+    if moments.fate.stops:
+        # Who sleeps renews nothing; and one that is stopped while it renews would hold the store's lock.
+        lease._renew = lambda *_: None
     for name, step in list(vars(pipeline).items()):
         if isinstance(step, Task):
             setattr(pipeline, name, moments.around(name, step.fn))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from corrigenda.errors import CorrectionsError
 from corrigenda.storage import queue
@@ -62,13 +62,19 @@ class Understood:
 
 
 def understand(
-    path: Path, *, model: str | None = None, asserted_at: datetime | None = None, knows: Selects | None = None
+    path: Path,
+    *,
+    model: str | None = None,
+    asserted_at: datetime | None = None,
+    source: str | None = None,
+    knows: Selects | None = None,
 ) -> Understood:
     """Read and check a file of corrections.
 
     model         goes into every row; None leaves the rows' own
     asserted_at   for rows without one; None takes the file's own time, so that handing it in again
                   changes nothing
+    source        who says so, for rows that do not say; None leaves it open
     knows         whether a model selector means any model
 
     Raises CorrectionsError when the file cannot be read as corrections at all.
@@ -89,9 +95,8 @@ def understand(
     rejects = [row | {"row": _number(row["row"], numbers)} for row in checked.rejects.to_pylist()]
     if checked.rejects.num_rows and rejects[0]["row"] is None:
         raise queue.refusal(rejects, table.num_rows)
-    return Understood(
-        kind, shape, checked.good, tuple(sorted([*refused, *rejects], key=_by_row)), tuple(notes)
-    )
+    good = checked.good if source is None else _attributed(checked.good, source, notes)
+    return Understood(kind, shape, good, tuple(sorted([*refused, *rejects], key=_by_row)), tuple(notes))
 
 
 def _content(path: Path) -> tuple[str, pa.Table | list[Record]]:
@@ -105,7 +110,7 @@ def _content(path: Path) -> tuple[str, pa.Table | list[Record]]:
     try:
         body = path.read_bytes()
         if kind == "Parquet":
-            return kind, pq.read_table(io.BytesIO(body))
+            return kind, queue.parquet_file(body).read()
         text = body.decode("utf-8-sig")
         return kind, list({"CSV": _csv, "JSON": _json, "JSON Lines": _json_lines}[kind](text))
     except OSError as fault:
@@ -154,6 +159,15 @@ def _filled(table: pa.Table, model: str | None, at: datetime, notes: list[str]) 
         notes.append(_time_note(at))
         table = queue.as_table(table, now=at)
     return table
+
+
+def _attributed(good: pa.Table, source: str, notes: list[str]) -> pa.Table:
+    """Rows that do not say where the fact comes from come from whoever hands them in."""
+    if not good["source"].null_count:
+        return good
+    notes.append(f"source is {source} where it is not given")
+    place = good.column_names.index("source")
+    return good.set_column(place, good.schema.field("source"), pc.fill_null(good["source"], source))
 
 
 def _converted(

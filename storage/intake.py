@@ -30,7 +30,7 @@ from corrigenda.storage.queue import Problem, QueueFile
 from corrigenda.storage.schemas import REJECTS, Arrival, correction_of
 
 INDEX = "queue"  # kind of the cache entries
-INDEX_VERSION = 1  # bumped by hand when rows are checked in another way
+INDEX_VERSION = 2  # bumped by hand when rows are checked in another way
 MOST_SELECTORS = 10_000  # a file with more of them is read every time rather than indexed
 
 Matching = Callable[[str], frozenset[str]]
@@ -55,6 +55,14 @@ class ModelIntake:
     rows: pa.Table
     files: frozenset[str]
 
+    def without(self, consumed: frozenset[str]) -> ModelIntake:
+        """What is still new when another run has published since the look: none of its files is left."""
+        if self.files.isdisjoint(consumed):
+            return self
+        left = self.files - consumed
+        rows = self.rows.filter(pc.is_in(self.rows["file"], pa.array(sorted(left), pa.string())))
+        return ModelIntake(self.model, rows, left)
+
     def arrivals(self) -> Iterator[Arrival]:
         """The rows as the ledger takes them, made a batch at a time."""
         for batch in self.rows.to_batches(max_chunksize=8_192):
@@ -71,7 +79,8 @@ class Intake:
     rows        good rows of the files that are new to some model, and `file`, an index into `digests`
     rejects     per file digest: schemas.REJECTS, for every file that was read; empty where all is well
     problems    files that stay in the queue; they are reported every time and stop nobody
-    learnt      per index key: what was not in the index yet
+    index       per index key: what is known now of the files that lie there
+    learnt      whether the index of the store does not say all of that
     skipped     files that were known to hold nothing new, and not read
     """
 
@@ -81,7 +90,8 @@ class Intake:
     digests: dict[str, int] = field(default_factory=dict)
     rejects: dict[str, pa.Table] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    learnt: dict[str, Known] = field(default_factory=dict)
+    index: dict[str, Known] = field(default_factory=dict)
+    learnt: bool = False
     skipped: int = 0
 
     @property
@@ -131,9 +141,10 @@ def look(
         known = index.get(key)
         if known and (known.digest in found.digests or not any(_new(known, matching, consumed))):
             found.skipped += 1
-            continue
-        if learnt := _take(found, queue_store, info.key, matching, consumed):
-            found.learnt |= {key: learnt} if known != learnt else {}
+            found.index[key] = known
+        elif fresh := _take(found, queue_store, info.key, matching, consumed):
+            found.index[key] = fresh
+            found.learnt |= fresh != known
     return found
 
 
@@ -141,10 +152,10 @@ def record(queue_store: ObjectStore, state: ObjectStore, found: Intake) -> None:
     """Write the rejects, then the index: a file is known only once its rejects are on record."""
     for digest, table in found.rejects.items():
         _write_rejects(state, digest, table)
-    indexed = {k: v for k, v in found.learnt.items() if len(v.selectors) <= MOST_SELECTORS}
-    if indexed:
+    if found.learnt:
+        indexed = {k: v for k, v in found.index.items() if len(v.selectors) <= MOST_SELECTORS}
         body = json.dumps(indexed, sort_keys=True, ensure_ascii=False).encode()
-        caches.remember_pack(state, INDEX, _scope(queue_store), body)
+        caches.remember(state, INDEX, _scope(queue_store), body)
 
 
 def rejects(state: ObjectStore) -> pa.Table:
@@ -237,11 +248,9 @@ def _write_rejects(state: ObjectStore, digest: str, table: pa.Table) -> None:
 
 
 def _index(queue_store: ObjectStore, state: ObjectStore) -> dict[str, Known]:
-    index: dict[str, Known] = {}
-    for body in caches.lookup_packs(state, INDEX, _scope(queue_store)):
-        for key, (digest, selectors) in json.loads(body).items():
-            index[key] = Known(digest, tuple(selectors))
-    return index
+    """One object for all files: a queue that has grown for years is still one read."""
+    body = caches.lookup(state, INDEX, _scope(queue_store)) or b"{}"
+    return {key: Known(digest, tuple(names)) for key, (digest, names) in json.loads(body).items()}
 
 
 def _scope(queue_store: ObjectStore) -> str:

@@ -6,6 +6,7 @@ clock that is a little wrong can waste a night, and never publish two.
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import secrets
@@ -68,6 +69,14 @@ class Lease:
                 model=self.model,
                 owner=self.holder.owner,
             )
+
+
+def person() -> str:
+    """Whose process this is, for people; in a container the user may have a number and no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def key(model: str) -> str:

@@ -152,7 +152,7 @@ def read(name: str, body: bytes, *, knows: Selects | None = None) -> QueueFile |
     A file that is still being written has no footer yet: it is unreadable today and read tomorrow.
     """
     try:
-        file = pq.ParquetFile(BytesIO(body))
+        file = parquet_file(body)
         names = file.schema_arrow.names
         if file.metadata.num_rows and (whole := _whole_file_fault(names)):
             return QueueFile(sha256_hex(body), no_rows(), whole)
@@ -162,6 +162,12 @@ def read(name: str, body: bytes, *, knows: Selects | None = None) -> QueueFile |
     # Damaged bytes surface as whatever the decoder met first.
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as fault:
         return Problem(name, "unreadable_file", str(fault).splitlines()[0][:200] if str(fault) else "empty")
+
+
+def parquet_file(body: bytes) -> pq.ParquetFile:
+    """A Parquet file in memory; Spark's old times (INT96) as microseconds: far ones do not fit nanoseconds,
+    and would come out as others."""
+    return pq.ParquetFile(BytesIO(body), coerce_int96_timestamp_unit="us")
 
 
 def check_table(table: pa.Table, *, knows: Selects | None = None) -> QueueFile:

@@ -33,10 +33,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One state of one version of a correction, and the release that brought it."""
+    """One state of one version of a correction, and the release that brought it.
+
+    at      when that release was made, ISO 8601, UTC
+    by_id   the other correction that superseded it, where there is one
+    """
 
     release: int
+    at: str
     entry: Entry
+    by_id: str | None = None
 
 
 def current(state: ObjectStore, model: str) -> Snapshot:
@@ -70,9 +76,13 @@ def episodes(state: ObjectStore, model: str, correction_id: str) -> Iterator[Epi
     """What became of a correction, release by release from the oldest; only where something changed."""
     before: dict[str, Entry] = {}
     for release in reversed(list(manifests.history(state, model))):
-        now = {entry.digest: entry for entry in ledger_of(state, release).history(correction_id)}
+        kept = ledger_of(state, release)
+        ids = {entry.digest: entry.correction.correction_id for entry in kept.entries}
+        now = {entry.digest: entry for entry in kept.history(correction_id)}
         for digest, entry in now.items():
             was = before.get(digest)
             if was is None or (was.state, was.by, was.why) != (entry.state, entry.by, entry.why):
-                yield Episode(release.number, entry)
+                by_id = ids.get(entry.by or "", correction_id)
+                other = by_id if by_id != correction_id else None
+                yield Episode(release.number, release.created_at, entry, other)
         before = now

@@ -58,7 +58,7 @@ def plan_of(night: Night) -> Plan:
     refs.require(night.store, night.name, "latest")
     now = snapshots.current(night.store, night.name)
     assert now.release is not None
-    new = night.intake.of(night.name)
+    new = night.intake.of(night.name).without(now.consumed)
     merged, report = ledger.merge(now.ledger, new.arrivals())
     return Plan(now.release, now.seen, merged, now.consumed | new.files, report, len(new.files))
 

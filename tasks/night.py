@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
 import socket
@@ -66,7 +65,7 @@ class Night:
     @contextmanager
     def lease(self) -> Iterator[None]:
         """Be the only writer of this model. Raises LostRaceError when another run holds it."""
-        owner = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{self.fleet.run_id}"
+        owner = f"{lease.person()}@{socket.gethostname()}:{os.getpid()}:{self.fleet.run_id}"
         with lease.hold(self.store, self.name, owner):
             yield
 

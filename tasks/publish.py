@@ -75,6 +75,7 @@ def publish_release(night: Night, plan: Plan, release: Release) -> Release:
 
     Raises LostRaceError when another run was first.
     """
-    pull.pull(night.store, night.name, "canary", night.workplace / "candidate", night.blob_cache)
+    # By its number: `canary` may be moved by a run that took over a lease which this one slept through.
+    pull.pull(night.store, night.name, str(release.number), night.workplace / "candidate", night.blob_cache)
     publish.promote(night.store, release, seen=plan.seen)
     return release

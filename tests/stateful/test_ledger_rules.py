@@ -1,14 +1,17 @@
 """Submit, retract, run, race, crash and roll back, against a plain-Python reading of the rules.
 
 Two models share one queue; a night is the real storage from the queue to the ref, without a model's weights.
-CORRIGENDA_TEST_SCALE multiplies the number of histories.
+It dies before or after any of its writes. CORRIGENDA_TEST_SCALE multiplies the number of histories: 20 is
+some six thousand steps.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from corrigenda.config import Fleet, Location, ModelEntry
 from corrigenda.errors import LostRaceError
 from corrigenda.facts import Correction, digest_of
-from corrigenda.storage import intake, ledger, manifests, publish, queue, refs, snapshots
+from corrigenda.storage import gc, intake, ledger, manifests, publish, queue, refs, snapshots
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.refs import Ref
@@ -38,11 +41,33 @@ FLEET = Fleet(
     queue=Location(url="queue"),
     models=(ModelEntry(name="big", source="none"), ModelEntry(name="small", source="none", tags=("chat",))),
 )
-STEPS = ("looked", "recorded", "stored", "written")  # where a night may die
+WRITES = ("create", "create_from_file", "replace", "copy", "delete")
 
 
 class KilledError(Exception):
     """The process dies here."""
+
+
+class MortalStore:
+    """A store of a process that dies at its n-th moment: there is one before and one after each write."""
+
+    def __init__(self, store: LocalStore, dies: int) -> None:
+        self._store, self._left = store, dies
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        return functools.partial(self._write, method) if name in WRITES else method
+
+    def _write(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._moment()
+        done = method(*args, **kwargs)
+        self._moment()
+        return done
+
+    def _moment(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise KilledError
 
 
 @dataclass
@@ -93,19 +118,10 @@ class Plain:
             self.releases[model][number] = read, marks | {active[min(active)][1]}
 
 
-def night(
-    store: LocalStore, waiting: LocalStore, model: str, seen: Snapshot, *, out: bool, dies: str | None
-) -> Any:
+def night(store: Any, waiting: LocalStore, model: str, seen: Snapshot, *, out: bool) -> Any:
     """One run for one model: what the flow does, but for the weights. Returns (release, files)."""
-
-    def at(step: str) -> None:
-        if dies == step:
-            raise KilledError(step)
-
     found = intake.look(waiting, store, FLEET, {model: seen.consumed})
-    at("looked")
     intake.record(waiting, store, found)
-    at("recorded")
     mine = found.of(model)
     if not mine.files:
         return None
@@ -113,14 +129,12 @@ def night(
     victims = [c.correction_id for c in kept.active][:1] if out else []
     kept = ledger.quarantine(kept, victims, "locality", {"drop": 0.1})
     named = snapshots.put(store, kept, seen.consumed | mine.files)
-    at("stored")
     release = manifests.write(store, _release(store, model, seen, *named))
-    at("written")
     refs.advance(store, model, "latest", seen=seen.seen, to=Ref.to(release, "night"))
     return release.number, mine.files
 
 
-def _release(store: LocalStore, model: str, seen: Snapshot, kept: Any, consumed: Any) -> Release:
+def _release(store: Any, model: str, seen: Snapshot, kept: Any, consumed: Any) -> Release:
     return Release(
         model=model,
         number=manifests.numbers(store, model)[-1] + 1,
@@ -133,6 +147,8 @@ def _release(store: LocalStore, model: str, seen: Snapshot, kept: Any, consumed:
 
 
 class LedgerRules(RuleBasedStateMachine):
+    steps = 0
+
     @initialize()
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
@@ -162,14 +178,23 @@ class LedgerRules(RuleBasedStateMachine):
         ids=st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True),
         model=st.sampled_from(sorted(SELECTORS)),
         subject=st.sampled_from(["Paris", "PARIS", "Rome"]),
+        prompt=st.sampled_from(["{} is", "In {}"]),
         answer=st.sampled_from(["X", "Y"]),
         ago=st.integers(0, 5),
         nights=st.lists(st.booleans(), max_size=2),
     )
     def submit(
-        self, ids: list[str], model: str, subject: str, answer: str, ago: int, nights: list[bool]
+        self,
+        ids: list[str],
+        model: str,
+        subject: str,
+        prompt: str,
+        answer: str,
+        ago: int,
+        nights: list[bool],
     ) -> None:
-        self._enqueue([self._correction(i, model, ago, subject=subject, target_new=answer) for i in ids])
+        said = {"subject": subject, "prompt": prompt, "target_new": answer}
+        self._enqueue([self._correction(i, model, ago, **said) for i in ids])
         for out in nights:
             self.run(out=out)
 
@@ -181,7 +206,7 @@ class LedgerRules(RuleBasedStateMachine):
 
     def _correction(self, correction_id: str, model: str, ago: int, **said: Any) -> Correction:
         self.clock += 1
-        texts = {"subject": "", "prompt": "{} is" if "subject" in said else "", "target_new": ""} | said
+        texts = {"subject": "", "prompt": "", "target_new": ""} | said
         at = T0 + timedelta(minutes=self.clock - ago)
         return Correction(correction_id=correction_id, model=model, asserted_at=at, **texts)
 
@@ -200,25 +225,38 @@ class LedgerRules(RuleBasedStateMachine):
     def run(self, out: bool) -> None:
         for model in MODELS:
             seen = snapshots.current(self.store, model)
-            self._publish(model, night(self.store, self.queue, model, seen, out=out, dies=None), out)
+            self._publish(model, night(self.store, self.queue, model, seen, out=out), out)
 
-    @rule(model=st.sampled_from(MODELS), step=st.sampled_from(STEPS))
-    def crash(self, model: str, step: str) -> None:
+    @rule(model=st.sampled_from(MODELS), moment=st.integers(0, 24), out=st.booleans())
+    def crash(self, model: str, moment: int, out: bool) -> None:
         seen = snapshots.current(self.store, model)
         try:
-            night(self.store, self.queue, model, seen, out=False, dies=step)
+            done = night(MortalStore(self.store, moment), self.queue, model, seen, out=out)
         except KilledError:
-            return
-        assert not self.plain.new(model)
+            now = snapshots.current(self.store, model)
+            if now.seen == seen.seen:
+                return
+            assert now.release is not None
+            done = now.release.number, self.plain.new(model)
+        self._publish(model, done, out)
+
+    @rule()
+    def clean_up(self) -> None:
+        """Deletes what dead runs left, and releases that nothing leads to any more; nobody sees it."""
+        gc.collect(self.store, gc.Policy(grace=timedelta()))
+        for model in MODELS:
+            left = set(manifests.numbers(self.store, model))
+            assert {release.number for release in manifests.history(self.store, model)} == left
+            self.plain.releases[model] = {n: self.plain.releases[model][n] for n in left}
 
     @rule(model=st.sampled_from(MODELS))
     def two_runs_race(self, model: str) -> None:
         seen = snapshots.current(self.store, model)
-        first = night(self.store, self.queue, model, seen, out=False, dies=None)
+        first = night(self.store, self.queue, model, seen, out=False)
         self._publish(model, first, out=False)
         if first:
             with pytest.raises(LostRaceError):
-                night(self.store, self.queue, model, seen, out=True, dies=None)
+                night(self.store, self.queue, model, seen, out=True)
 
     @rule(model=st.sampled_from(MODELS), data=st.data())
     def roll_back(self, model: str, data: st.DataObject) -> None:
@@ -234,6 +272,10 @@ class LedgerRules(RuleBasedStateMachine):
             assert files == new
             assert number not in self.plain.releases[model]
             self.plain.publish(model, number, out)
+
+    @invariant()
+    def steps_are_counted(self) -> None:
+        LedgerRules.steps += 1
 
     @invariant()
     def what_is_stored_is_what_the_rules_say(self) -> None:
@@ -253,6 +295,12 @@ class LedgerRules(RuleBasedStateMachine):
             assert {model: set(found.of(model).files) for model in MODELS} == {
                 model: self.plain.new(model) for model in MODELS
             }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steps_are_told() -> Iterator[None]:
+    yield
+    print(f"{LedgerRules.steps} steps")
 
 
 LedgerRules.TestCase.settings = settings(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -160,6 +162,38 @@ class TestWriters:
         assert isinstance(file, QueueFile)
         (taken,) = file.good.to_pylist()
         assert (taken["neighborhood"], taken["priority"]) == ([{"prompt": "x", "answer": "y"}], 3)
+
+    def test_a_spark_file_is_read(self) -> None:
+        """Texts as bare binary or dictionary codes, times as INT96, lists of nullable elements."""
+        columns = {
+            "correction_id": pa.array([b"a", b"b"], pa.binary()),
+            "model": pa.array(["m", "m"]).dictionary_encode(),
+            "subject": pa.array(["S", "T"], pa.large_string()),
+            "prompt": pa.array(["{} is", "{} is"]).dictionary_encode(),
+            "target_new": pa.array([b"X", b"Y"], pa.large_binary()),
+            "paraphrases": pa.array([["p"], None], pa.large_list(pa.large_string())),
+            "asserted_at": pa.array([datetime(2026, 1, 2), datetime(9999, 1, 1)], pa.timestamp("us")),
+        }
+        sink = BytesIO()
+        pq.write_table(pa.table(columns), sink, use_deprecated_int96_timestamps=True, version="1.0")
+        file = queue.read("part-0000.parquet", sink.getvalue())
+        assert isinstance(file, QueueFile)
+        (taken,) = file.good.to_pylist()
+        assert (taken["correction_id"], taken["subject"], taken["target_new"]) == ("a", "S", "X")
+        assert (taken["paraphrases"], taken["asserted_at"]) == (["p"], datetime(2026, 1, 2, tzinfo=UTC))
+        # Read as nanoseconds the year 9999 would wrap around to a time that nobody gave.
+        assert file.rejects["reason"].to_pylist() == ["time_out_of_range"]
+
+    def test_a_pandas_file_and_a_pandas_frame_are_read(self, tmp_path: Path) -> None:
+        frame = pd.DataFrame([row(priority=3), row(correction_id="b", paraphrases=["p"], source=None)])
+        frame["asserted_at"] = frame["asserted_at"].dt.tz_localize(None)
+        frame.to_parquet(tmp_path / "f.parquet")
+        file = queue.read("f.parquet", (tmp_path / "f.parquet").read_bytes())
+        assert isinstance(file, QueueFile)
+        assert file.good["priority"].to_pylist() == [3, None]
+        assert file.good["paraphrases"].to_pylist() == [None, ["p"]]
+        assert file.good["asserted_at"].to_pylist() == [T0, T0]
+        assert submit(frame, to=str(tmp_path / "q")).accepted == 2
 
     def test_columns_of_its_own_are_not_looked_at(self) -> None:
         table = pa.Table.from_pylist([row()]).append_column("extra", pa.array([{"a": 1}]))

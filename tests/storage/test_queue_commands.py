@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from queue_rows import T0, parquet, row
+from queue_rows import T0, correction, parquet, row
+from store_servers import location
 
 from corrigenda import cli
+from corrigenda.cli.run import show
 from corrigenda.config import Fleet, load_fleet
 from corrigenda.storage import intake, ledger, manifests, publish, refs, snapshots
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.refs import Ref
+from corrigenda.storage.s3 import S3Store
 from corrigenda.validation import results
 from corrigenda.validation.tables import ROWS
 
@@ -139,6 +142,24 @@ class TestSubmit:
         assert (code, "Springfield" in out) == (0, True)
         assert not (workspace / "queue").exists()
 
+    def test_who_says_so_is_kept(self, run: Run, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOGNAME", "ada")
+        run(
+            "submit",
+            hand_in(workspace, row(correction_id="a", source=None), row(correction_id="b", source="gazette")),
+        )
+        code, out, _ = run("submit", hand_in(workspace, row(correction_id="c")), "--source", "the desk")
+        assert (code, "source is the desk where it is not given" in out) == (0, True)
+        run("retract", "d", "--reason", "wrong")
+        night(workspace)
+        entries = snapshots.current(opened(workspace)[1], "smol").ledger.entries
+        assert {e.correction.correction_id: e.correction.source for e in entries} == {
+            "a": "ada",
+            "b": "gazette",
+            "c": "the desk",
+            "d": "ada, by corrigenda retract",
+        }
+
     def test_a_file_without_one_good_row_ends_with_2(self, run: Run, workspace: Path) -> None:
         code, _, err = run("submit", hand_in(workspace, row(prompt="x")))
         assert code == 2
@@ -172,6 +193,18 @@ class TestSubmit:
         assert says in err
         assert err.count("\n") == 1
 
+    def test_a_bucket_takes_them_too(self, run: Run, workspace: Path, moto_endpoint: str) -> None:
+        where = location(moto_endpoint, "handed-in")
+        queue = f'[queue]\nurl = "{where.url}"\nendpoint_url = "{moto_endpoint}"\n'
+        keys = f'access_key = "{where.access_key}"\nsecret_key = "{where.secret_key}"\n'
+        (workspace / "fleet.toml").write_text(FLEET.replace('[queue]\nurl = "./queue"\n', queue + keys))
+        assert run("submit", hand_in(workspace, row()))[0] == 0
+        (workspace / "store").mkdir()
+        said = json.loads(run("status", "--json")[1])
+        assert [model["waiting_rows"] for model in said["models"]] == [1, 1]
+        assert run("retract", "mayor-1")[0] == 0
+        assert len(list(S3Store.connect(where).list(""))) == 2
+
     def test_json_is_all_that_stdout_has(self, run: Run, workspace: Path) -> None:
         name = hand_in(workspace, row(), row(correction_id="b", prompt="bad"))
         said = json.loads(run("submit", name, "--json")[1])
@@ -197,6 +230,13 @@ class TestRetract:
         run("submit", hand_in(workspace, row(asserted_at=datetime(2150, 1, 1, tzinfo=UTC))))
         night(workspace)
         run("retract", "mayor-1")
+        night(workspace)
+        assert snapshots.current(opened(workspace)[1], "smol").ledger.active == ()
+
+    def test_it_is_later_than_one_that_waits_and_is_dated_ahead(self, run: Run, workspace: Path) -> None:
+        opened(workspace)
+        run("submit", hand_in(workspace, row(asserted_at=datetime(2150, 1, 1, tzinfo=UTC))))
+        assert "mayor-1" in run("retract", "mayor-1")[2]
         night(workspace)
         assert snapshots.current(opened(workspace)[1], "smol").ledger.active == ()
 
@@ -245,7 +285,10 @@ def test_log_lists_every_move_rollbacks_included(run: Run, workspace: Path) -> N
     moves = json.loads(run("log", "smol", "--json")[1])
     assert [move["release"] for move in moves] == [0, 1, 0]
     assert "worse" in moves[0]["reason"]
-    assert "worse" in run("log", "smol")[1]
+    shown = run("log", "smol")[1]
+    assert "worse" in shown
+    assert "active 1" in shown
+    assert "run_id" not in shown
 
 
 class TestShow:
@@ -274,8 +317,51 @@ class TestShow:
         assert "drop 0.25" in out
         assert "The mayor of Springfield is" in out
 
+    def test_it_names_the_correction_that_took_its_place(self, run: Run, workspace: Path) -> None:
+        later = row(correction_id="b", target_new="Bea", asserted_at=datetime(2026, 2, 1, tzinfo=UTC))
+        run("submit", hand_in(workspace, row(correction_id="a"), later))
+        night(workspace)
+        (lost,) = json.loads(run("show", "a", "--json")[1])["history"]
+        assert (lost["state"], lost["why"], lost["by_id"]) == ("superseded", "same_slot", "b")
+        assert lost["at"].startswith("2026-01-01")
+        assert "same_slot b" in run("show", "a")[1]
+
+    def test_what_waits_and_what_was_refused_is_shown_before_any_run(self, run: Run, workspace: Path) -> None:
+        opened(workspace)
+        run("submit", hand_in(workspace, row(reason="election", model="smol")))
+        hand_in(workspace / "queue", row(prompt="no slot"), name="bad.parquet")
+        said = json.loads(run("show", "mayor-1", "--json")[1])
+        assert [(w["model"], w["target_new"], w["reason"]) for w in said["waiting"]] == [
+            ("smol", "Ada Quimby", "election")
+        ]
+        assert [(r["row"], r["reason"]) for r in said["rejects"]] == [(0, "no_slot")]
+        code, out, _ = run("show", "mayor-1")
+        assert code == 0
+        assert "waiting" in out
+        assert "no_slot" in out
+
     def test_an_id_that_nobody_knows_ends_with_3(self, run: Run, workspace: Path) -> None:
         opened(workspace)
         code, _, err = run("show", "ghost")
         assert code == 3
         assert "ghost" in err
+
+
+def test_a_run_says_what_contradicts_and_what_was_retracted_unheard(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    batch = [
+        correction(correction_id="a"),
+        correction(correction_id="b", target_new="Bea", asserted_at=T0 + timedelta(hours=1)),
+        correction(correction_id="ghost", action="retract"),
+    ]
+    _, report = ledger.merge(ledger.empty(), batch)
+    taken_in = {
+        "contradictions": [found._asdict() for found in report.contradictions],
+        "unknown_retracts": list(report.unknown_retracts),
+    }
+    model = {"model": "smol", "status": "published", "taken_in": taken_in}
+    show({"models": [model], "queue": {"rejected": 0, "problems": []}})
+    said = capsys.readouterr().out
+    assert "smol: a, b want different answers to 'The mayor of Springfield is': b holds" in said
+    assert "smol: retracted before it was ever asserted: ghost" in said

@@ -116,6 +116,37 @@ def test_a_lost_index_costs_reading_and_nothing_else(waiting: LocalStore, state:
     assert reads.count("a.parquet") == 2
 
 
+def test_the_index_is_one_object_and_forgets_files_that_are_gone(
+    waiting: LocalStore, state: LocalStore
+) -> None:
+    for night in "abc":
+        drop(waiting, f"{night}.parquet", row(correction_id=night))
+        intake.record(waiting, state, intake.look(waiting, state, FLEET, NOTHING))
+    waiting.delete("a.parquet")
+    drop(waiting, "d.parquet", row(correction_id="d"))
+    found = intake.look(waiting, state, FLEET, NOTHING)
+    intake.record(waiting, state, found)
+    assert len(found.index) == 3
+    assert len(list(state.list("cache/queue/"))) == 1
+    reads.clear()
+    consumed = {model: found.of(model).files for model in NOTHING}
+    assert intake.look(waiting, state, FLEET, consumed).skipped == 3
+    assert reads == []
+
+
+def test_what_another_run_has_consumed_since_the_look_is_not_new_any_more(
+    waiting: LocalStore, state: LocalStore
+) -> None:
+    drop(waiting, "a.parquet", row(correction_id="a"))
+    first = intake.look(waiting, state, FLEET, NOTHING).of("smol")
+    drop(waiting, "b.parquet", row(correction_id="b"))
+    late = intake.look(waiting, state, FLEET, NOTHING).of("smol")
+    left = late.without(first.files)
+    assert [arrival.correction.correction_id for arrival in left.arrivals()] == ["b"]
+    assert left.files == late.files - first.files
+    assert late.without(frozenset()) == late
+
+
 def test_a_file_that_changes_in_place_is_a_new_file(waiting: LocalStore, state: LocalStore) -> None:
     drop(waiting, "a.parquet", row(correction_id="a"))
     first = intake.look(waiting, state, FLEET, NOTHING)

@@ -221,6 +221,17 @@ def test_of_many_takers_one_gets_the_lease(request, name):
     assert len(race(take)) == 1
 
 
+def test_a_user_without_a_name_has_a_number(monkeypatch):
+    """Containers are often run so."""
+
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    assert lease.person() == "user 12345"
+
+
 def test_a_lease_is_renewed_while_it_is_held(local_store):
     with lease.hold(local_store, "m", "first", ttl_s=0.6) as held:
         time.sleep(1.5)

@@ -34,6 +34,9 @@ def submit(
     asserted_at: Annotated[
         datetime | None, typer.Option(help="UTC, for rows that do not say; default: the file's own time.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Who or what says so, for rows that do not say; default: you.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what was understood; enqueue nothing.")
     ] = False,
@@ -54,13 +57,18 @@ def submit(
     from corrigenda.errors import CorrectionsError
     from corrigenda.storage import queue
     from corrigenda.storage.formats import understand
+    from corrigenda.storage.lease import person
     from corrigenda.storage.objects import open_store
 
     fleet = load_fleet(config)
     _require_known(fleet, model)
     at = asserted_at.replace(tzinfo=UTC) if asserted_at else None
     found = understand(
-        file, model=model, asserted_at=at, knows=lambda selector: bool(fleet.matching(selector))
+        file,
+        model=model,
+        asserted_at=at,
+        source=source or person(),
+        knows=lambda selector: bool(fleet.matching(selector)),
     )
     name = None
     if found.good.num_rows and not dry_run:
@@ -91,12 +99,13 @@ def retract(
     """
     from corrigenda.config import load_fleet
     from corrigenda.storage import queue
+    from corrigenda.storage.lease import person
     from corrigenda.storage.objects import open_store
 
     fleet = load_fleet(config)
     _require_known(fleet, model)
     ids = list(dict.fromkeys(correction_ids))
-    times = _last_times(fleet, model)
+    times, published = _last_times(fleet, model)
     now = datetime.now(UTC)
     rows = [
         {
@@ -105,13 +114,13 @@ def retract(
             "model": model,
             # A correction may be dated ahead of its time; its retract must still be the later one.
             "asserted_at": max(now, times[one] + timedelta(microseconds=1)) if one in times else now,
-            "source": "corrigenda retract",
+            "source": f"{person()}, by corrigenda retract",
             "reason": reason,
         }
         for one in ids
     ]
     receipt = queue.submit(rows, to=open_store(fleet.queue, root=fleet.root, create=True))
-    unknown = [one for one in ids if one not in times]
+    unknown = [one for one in ids if one not in published]
     if json:
         print(
             jsonlib.dumps(
@@ -139,8 +148,10 @@ def _require_known(fleet: Fleet, selector: str | None) -> None:
         )
 
 
-def _last_times(fleet: Fleet, selector: str) -> dict[str, datetime]:
-    """When each correction of the models that are meant was last asserted; empty before the first run."""
+def _last_times(fleet: Fleet, selector: str) -> tuple[dict[str, datetime], set[str]]:
+    """When each correction of the models that are meant was last asserted, in the ledger or in what waits;
+    and the ids in the ledger. Nothing before the first run."""
+    from corrigenda.cli.history import waiting
     from corrigenda.errors import SetupError
     from corrigenda.storage import snapshots
     from corrigenda.storage.objects import open_store
@@ -150,13 +161,16 @@ def _last_times(fleet: Fleet, selector: str) -> dict[str, datetime]:
     except SetupError as fault:
         if fault.retryable:
             raise
-        return {}
+        return {}, set()
+    now = {model: snapshots.current(state, model) for model in fleet.matching(selector)}
+    told = [entry.correction for one in now.values() for entry in one.ledger.entries]
+    published = {one.correction_id for one in told}
+    found = waiting(fleet, state, {model: one.consumed for model, one in now.items()})
+    told += [arrival.correction for model in now for arrival in found.of(model).arrivals()]
     times: dict[str, datetime] = {}
-    for model in fleet.matching(selector):
-        for entry in snapshots.current(state, model).ledger.entries:
-            told = entry.correction
-            times[told.correction_id] = max(told.asserted_at, times.get(told.correction_id, told.asserted_at))
-    return times
+    for one in told:
+        times[one.correction_id] = max(one.asserted_at, times.get(one.correction_id, one.asserted_at))
+    return times, published
 
 
 def _show(found: Understood, name: str | None, *, json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,9 @@ def show(outcome: dict[str, Any]) -> None:
     for row in outcome["models"]:
         if row["status"] == "failed":
             console.print(f"{row['model']}: {row['error']}", style="red", markup=False)
+    for row in outcome["models"]:
+        for line in noteworthy(row.get("taken_in", {})):
+            console.print(f"{row['model']}: {line}", style="yellow", markup=False)
     queue = outcome["queue"]
     if queue["rejected"]:
         console.print(f"{queue['rejected']} rows were rejected; see `corrigenda status`", style="yellow")
@@ -85,3 +89,13 @@ def show(outcome: dict[str, Any]) -> None:
             style="yellow",
             markup=False,
         )
+
+
+def noteworthy(taken_in: Mapping[str, Any]) -> Iterator[str]:
+    """What people should know of the rows that came in, though none of it is an error."""
+    for found in taken_in.get("contradictions", ()):
+        ids = ", ".join(found["correction_ids"])
+        asked = found["prompt"].replace("{}", found["subject"])
+        yield f"{ids} want different answers to {asked!r}: {found['winner']} holds, it is the latest"
+    if unknown := taken_in.get("unknown_retracts"):
+        yield f"retracted before it was ever asserted: {', '.join(unknown)}"

@@ -14,7 +14,6 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 from corrigenda.cli.tables import pairs, print_table
 
 if TYPE_CHECKING:
-    from corrigenda.config import Fleet
     from corrigenda.storage.intake import Intake
     from corrigenda.storage.objects import ObjectStore
     from corrigenda.storage.snapshots import Snapshot
@@ -46,9 +45,9 @@ def status(
     names = [fleet.model(model).name] if model else [entry.name for entry in fleet.models]
     state = history.open_state(fleet)
     snapshots, damaged = _snapshots(state, names)
-    found = _waiting(fleet, state, snapshots)
+    found = history.waiting(fleet, state, {name: one.consumed for name, one in snapshots.items()})
     rows = [_model_row(state, name, snapshots[name], found) for name in snapshots]
-    refused = _rejects(state, found)
+    refused = history.rejects(state, found)
     if json:
         problems = [{"file": p.file, "reason": p.reason, "detail": p.detail} for p in found.problems]
         said = {"models": rows, "damaged": damaged, "problems": problems, "rejected": len(refused)}
@@ -72,22 +71,6 @@ def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snap
     return found, damaged
 
 
-def _waiting(fleet: Fleet, state: ObjectStore, snapshots: Mapping[str, Snapshot]) -> Intake:
-    """What the queue holds that is new to these models; an absent queue directory is an empty queue."""
-    from corrigenda.errors import SetupError
-    from corrigenda.storage import intake
-    from corrigenda.storage.objects import open_store
-
-    consumed = {name: snapshot.consumed for name, snapshot in snapshots.items()}
-    try:
-        queue = open_store(fleet.queue, root=fleet.root)
-    except SetupError as fault:
-        if fault.retryable:
-            raise
-        return intake.nothing(consumed)
-    return intake.look(queue, state, fleet, consumed)
-
-
 def _model_row(state: ObjectStore, name: str, snapshot: Snapshot, found: Intake) -> dict[str, Any]:
     from corrigenda.storage import refs
 
@@ -105,16 +88,6 @@ def _model_row(state: ObjectStore, name: str, snapshot: Snapshot, found: Intake)
     }
 
 
-def _rejects(state: ObjectStore, found: Intake) -> list[dict[str, Any]]:
-    """Rejects on record, and those of files that no run has read yet."""
-    from corrigenda.storage import intake
-
-    on_record = intake.rejects(state).to_pylist()
-    fresh = [row for table in found.rejects.values() for row in table.to_pylist()]
-    read = set(found.rejects)
-    return [row for row in on_record if row["file_digest"] not in read] + fresh
-
-
 def _print_status(
     rows: Sequence[Row], damaged: Mapping[str, str], found: Intake, refused: Sequence[Row], every: bool
 ) -> None:
@@ -129,7 +102,8 @@ def _print_status(
         typer.echo(f"warning: {name}: {fault}", err=True)
     for problem in found.problems:
         typer.echo(
-            f"warning: {problem.file}: {problem.reason}, {problem.detail or 'left alone'}. {problem.remedy}",
+            f"warning: {problem.file}: {problem.reason}, {problem.detail.rstrip('.') or 'left alone'}."
+            f" {problem.remedy}",
             err=True,
         )
     if refused:

@@ -1,0 +1,89 @@
+"""Two runs at once on one model: one is first, the other ends with code 4, and no work is lost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fleets import move
+from mortal import Fate, go_on, start, told, wait_until_stopped
+from nights import Story, books
+
+from corrigenda.storage.destination import read_manifest
+
+TTL_S = 0.5
+
+
+def outcome(story: Story, report: str) -> dict[str, Any]:
+    found: dict[str, Any] = told(story.config, report)["models"]["homes"]
+    return found
+
+
+def run(story: Story, report: str) -> dict[str, Any]:
+    """A run from its beginning to its end."""
+    start(story.config, report=report).join(600)
+    return outcome(story, report)
+
+
+def test_of_two_runs_at_once_one_publishes_and_the_other_ends_with_4(story: Story) -> None:
+    story.drop(0)
+    first = start(story.config, Fate(stops="after take_in"), report="first")
+    wait_until_stopped(first)
+    second = run(story, "second")
+    assert (second["status"], second["exit_code"]) == ("failed", 4)
+    assert "another run is at work on this model" in second["error"]
+    assert go_on(first) == 0
+    assert outcome(story, "first")["status"] == "published"
+    assert run(story, "third")["status"] == "unchanged"
+    assert len(books(story)["releases"]) == 2
+
+
+def test_a_run_that_lost_its_lease_and_its_race_leaves_its_targets_to_the_next(story: Story) -> None:
+    """The first one sleeps beyond its lease; the second one takes over, sleeps in turn, and is overtaken."""
+    story.workspace.submit(move("Bohr", "Rome"))
+    first = start(story.config, Fate(stops="before edit", ttl_s=TTL_S), report="first")
+    wait_until_stopped(first)
+    time.sleep(TTL_S)
+    story.workspace.submit(move("Gauss", "Vienna"))
+    second = start(story.config, Fate(stops="before publish_release", ttl_s=TTL_S), report="second")
+    wait_until_stopped(second)
+    assert go_on(first) == 0
+    assert outcome(story, "first")["edits"] == {"computed": 0, "cached": 1}
+    assert go_on(second) == 0
+    lost = outcome(story, "second")
+    assert (lost["status"], lost["exit_code"]) == ("failed", 4)
+    assert "the ref moved while we were at work" in lost["error"]
+    last = run(story, "last")
+    assert (last["status"], last["edits"]) == ("published", {"computed": 0, "cached": 2})
+    assert last["counts"]["active"] == 2
+
+
+def test_a_run_that_was_overtaken_before_it_began_finds_nothing_new(story: Story) -> None:
+    """It has looked at the queue, and another run publishes before it takes the lease."""
+    story.drop(0)
+    late = start(story.config, Fate(stops="after create cache/queue/"), report="late")
+    wait_until_stopped(late)
+    assert run(story, "first")["status"] == "published"
+    before = books(story)
+    assert go_on(late) == 0
+    assert outcome(story, "late")["status"] == "unchanged"
+    assert books(story) == before
+
+
+def test_what_a_run_publishes_is_what_it_read_back(story: Story) -> None:
+    """Another run has staged its own candidate while this one slept: `canary` is the other's by then."""
+    story.workspace.submit(move("Bohr", "Rome"))
+    first = start(story.config, Fate(stops="before publish_release", ttl_s=TTL_S), report="first")
+    wait_until_stopped(first)
+    time.sleep(TTL_S)
+    story.workspace.submit(move("Gauss", "Vienna"))
+    second = start(story.config, Fate(stops="before publish_release", ttl_s=TTL_S), report="second")
+    wait_until_stopped(second)
+    assert go_on(first) == 0
+    published = outcome(story, "first")
+    assert (published["status"], published["release"]) == ("published", 1)
+    (proved,) = (story.root / "cache").glob("work/*/homes/candidate")
+    assert read_manifest(proved).number == 1
+    assert story.workspace.release("canary").number == 2
+    assert go_on(second) == 0
+    assert outcome(story, "second")["exit_code"] == 4

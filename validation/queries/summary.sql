@@ -1,5 +1,7 @@
 -- The figures of one run. Shares, not per cent; null where there is nothing to measure.
--- efficacy, paraphrase, locality: shares of probes that pass.
+-- efficacy, paraphrase, locality, fixed: shares of probes that pass.
+-- locality_drop is net: what passes now and did not before is set off. fixed_drop is not: of a user's own
+--   probes, the share that passed before and fails now.
 -- es, ps, ns: CounterFact's scores, where the expected continuation must be likelier than its rival,
 --   averaged over the probes of a correction and then over corrections.
 -- Sums of fractions are compensated (favg, fsum): the order of rows must not show in the last digit.
@@ -45,6 +47,7 @@ shares as (
         avg((says_before = says_after)::integer) filter (kind = 'locality') as unchanged,
         avg(pass_before::integer) filter (kind = 'fixed') as fixed_before,
         avg(pass_after::integer) filter (kind = 'fixed') as fixed,
+        avg((pass_before and not pass_after)::integer) filter (kind = 'fixed') as fixed_drop,
         exp(-fsum(logp_expected_before * tokens) filter (kind = 'drift')
             / sum(tokens) filter (kind = 'drift')) as perplexity_before,
         exp(-fsum(logp_expected_after * tokens) filter (kind = 'drift')
@@ -55,7 +58,6 @@ shares as (
 select
     shares.*,
     locality_before - locality as locality_drop,
-    fixed_before - fixed as fixed_drop,
     perplexity / perplexity_before - 1 as perplexity_rise,
     counterfact.*
 from shares, counterfact

@@ -1,6 +1,6 @@
 """A poisoned batch on a real model: 200 corrections, and five that were built to break locality.
 
-    python bench/bench_poison.py [--good 200] [--workspace DIR] [--clean 100]
+    python -m bench.bench_poison [--good 200] [--workspace DIR] [--clean 100]
 
 First a night without poison, on other records, shows what so many counterfactual facts cost this model: its
 figures, with a margin, become the gates (CounterFact asks for far more than a night's corrections do, and the

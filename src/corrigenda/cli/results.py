@@ -188,11 +188,8 @@ def _subject(store: ObjectStore, release: Release) -> Subject:
 
 def _sent_out(store: ObjectStore, release: Release) -> list[dict[str, Any]]:
     """Corrections that the release's ledger holds back, with the reason."""
-    from corrigenda.storage import blobs, ledger
+    from corrigenda.storage.snapshots import ledger_of
 
-    if release.ledger is None:
-        return []
-    entries = ledger.from_parquet(blobs.get(store, release.ledger.digest)).entries
     return [
         {
             "correction_id": entry.correction.correction_id,
@@ -200,8 +197,9 @@ def _sent_out(store: ObjectStore, release: Release) -> list[dict[str, Any]]:
             "target_new": entry.correction.target_new,
             "state": entry.state,
             "reason": entry.why or "",
+            "came_back": entry.mark.evidence.get("came_back", []) if entry.mark else [],
         }
-        for entry in entries
+        for entry in ledger_of(store, release).entries
         if entry.state in ("quarantined", "rejected")
     ]
 

@@ -14,7 +14,15 @@ from corrigenda.tasks.ingest import Plan, take_in, told
 from corrigenda.tasks.localize import localize_task
 from corrigenda.tasks.night import Night
 from corrigenda.tasks.publish import asked_for, publish_release, stage, stage_books
-from corrigenda.tasks.validate import Proof, gate_error, own_probes, quarantine, record, validate
+from corrigenda.tasks.validate import (
+    Proof,
+    gate_error,
+    own_probes,
+    quarantine,
+    record,
+    regressions,
+    validate,
+)
 
 
 @flow(name="maintain-model", flow_run_name="{night}", validate_parameters=False, persist_result=False)
@@ -39,10 +47,12 @@ def maintain_model(night: Night) -> dict[str, Any]:
         candidate, proof = prove(night, base, model, layers, plan)
         release = stage(night, base, plan, candidate, layers, proof)
         record(night, release, proof)
+        worse = regressions(night, release, proof)
         publish_release(night, plan, release)
         return outcome(night, plan, "published", release) | {
             "edits": {"computed": candidate.computed, "cached": candidate.cached},
             "layers": layers.to_json(),
+            "regressions": worse,
         }
 
 

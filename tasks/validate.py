@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 from prefect import task
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from corrigenda.errors import GateError
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
-from corrigenda.storage import cache, ledger, publish, pull
+from corrigenda.storage import cache, ledger, manifests, publish, pull
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
@@ -25,7 +26,7 @@ from corrigenda.tasks.edit import Background, Edit, background_text, identity
 from corrigenda.tasks.leave_out import Trials
 from corrigenda.tasks.night import Night
 from corrigenda.tasks.options import PLAIN, RETRIED
-from corrigenda.tasks.progress import bar
+from corrigenda.tasks.progress import bar, tell
 from corrigenda.validation import base_scores, gates, leave_out, results, rows, scoring
 from corrigenda.validation.drift import as_base, drift
 from corrigenda.validation.gates import Culprit, Verdict
@@ -183,3 +184,18 @@ def record(night: Night, release: Release, proof: Proof) -> None:
         )
     if proof.rows.num_rows:
         results.append(night.store, proof.rows, proof.verdict)
+
+
+@task(**RETRIED)
+def regressions(night: Night, release: Release, proof: Proof) -> list[dict[str, Any]]:
+    """Corrections that passed in an earlier release and fail in this one, which has passed its gates.
+
+    Old results that cannot be read are no reason to hold a proved release back; it is said.
+    """
+    behind = [results.listed(one) for one in manifests.ancestry(night.store, release.parent)]
+    try:
+        with results.connect(night.store, behind, night.name) as connection:
+            return gates.regressions(connection, proof.rows)
+    except (duckdb.Error, pa.ArrowException, OSError) as fault:
+        tell(f"{night.name}: whether corrections regressed is not known: old results are damaged ({fault})")
+        return []

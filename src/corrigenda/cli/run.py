@@ -76,6 +76,8 @@ def show(outcome: dict[str, Any]) -> None:
     for row in outcome["models"]:
         if row["status"] == "failed":
             console.print(f"{row['model']}: {row['error']}", style="red", markup=False)
+        for worse in row.get("regressions", ()):
+            console.print(regressed(row["model"], worse), style="yellow", markup=False)
     queue = outcome["queue"]
     if queue["rejected"]:
         console.print(f"{queue['rejected']} rows were rejected; see `corrigenda status`", style="yellow")
@@ -85,3 +87,11 @@ def show(outcome: dict[str, Any]) -> None:
             style="yellow",
             markup=False,
         )
+
+
+def regressed(model: str, worse: dict[str, Any]) -> str:
+    """One line about a correction that used to pass."""
+    return (
+        f"{model}: {worse['correction_id']} passed in release {worse['last_passed']} and fails now: "
+        f"{worse['prompt']!r} -> {worse['says']!r}; see `corrigenda results regressions`"
+    )

@@ -11,6 +11,7 @@ record wants, and is dropped; a record without any neighbour left has no NS.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+PLACES = 12  # of a mean of means; beyond, floating point adds in one order or another
 AT_ONCE = 32  # texts in a forward, padded on the right
 
 
@@ -43,8 +45,10 @@ class Evaluator:
             won["ps"].append([self._likelier(text, new, true) for text in r["paraphrases"]])
             near = [text for text in r["neighbours"] if text not in asked]
             won["ns"].append([self._likelier(text, true, new) for text in near])
-        return {name: fmean(fmean(some) for some in found if some) for name, found in won.items()} | {
-            f"{name}_by_prompt": fmean(one for some in found for one in some) for name, found in won.items()
+        by_record = {name: [_share(some) for some in found if some] for name, found in won.items()}
+        by_prompt = {name: _share([one for some in found for one in some]) for name, found in won.items()}
+        return {name: round(float(sum(all_) / len(all_)), PLACES) for name, all_ in by_record.items()} | {
+            f"{name}_by_prompt": float(share) for name, share in by_prompt.items()
         }
 
     def _likelier(self, prompt: str, one: str, other: str) -> bool:
@@ -67,6 +71,10 @@ class Evaluator:
             for question, start, end, row in zip(some, starts, ends, logits, strict=True):
                 behind = row[len(start) - 1 : len(start) + len(end) - 1].double().log_softmax(-1)
                 self.known[question] = fmean(behind[i, token].item() for i, token in enumerate(end))
+
+
+def _share(won: Sequence[bool]) -> Fraction:
+    return Fraction(sum(won), len(won))
 
 
 def _prompts(record: dict[str, Any]) -> list[str]:

@@ -3,7 +3,8 @@
 -- locality_drop is net: what passes now and did not before is set off. fixed_drop is not: of a user's own
 --   probes, the share that passed before and fails now.
 -- es, ps, ns: CounterFact's scores, where the expected continuation must be likelier than its rival,
---   averaged over the probes of a correction and then over corrections.
+--   averaged over the probes of a correction and then over corrections; a mean of means, to twelve places,
+--   beyond which its last digit tells of the order of additions.
 -- Sums of fractions are compensated (favg, fsum): the order of rows must not show in the last digit.
 -- perplexity: over all predicted tokens of the drift text. drift_nats: KL(base || candidate) per token.
 with judged as (
@@ -26,12 +27,12 @@ by_correction as (
 ),
 counterfact as (
     select
-        favg(before) filter (kind = 'rewrite') as es_before,
-        favg(after) filter (kind = 'rewrite') as es,
-        favg(before) filter (kind = 'paraphrase') as ps_before,
-        favg(after) filter (kind = 'paraphrase') as ps,
-        favg(before) filter (kind = 'locality') as ns_before,
-        favg(after) filter (kind = 'locality') as ns
+        round(favg(before) filter (kind = 'rewrite'), 12) as es_before,
+        round(favg(after) filter (kind = 'rewrite'), 12) as es,
+        round(favg(before) filter (kind = 'paraphrase'), 12) as ps_before,
+        round(favg(after) filter (kind = 'paraphrase'), 12) as ps,
+        round(favg(before) filter (kind = 'locality'), 12) as ns_before,
+        round(favg(after) filter (kind = 'locality'), 12) as ns
     from by_correction
 ),
 shares as (

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 from fleets import Workspace, move
 from trained import NAMES, PROMPT, TEMPLATES, home_of
 
-from corrigenda.config import Corpus, Defaults
 from corrigenda.storage.ledger import Entry
 from corrigenda.storage.snapshots import ledger_of
 
-GOOD = [move("Bohr", "Rome"), move("Gauss", "Vienna"), move("Kahlo", "Paris")]
+GOOD = [move("Bohr", "Rome"), move("Gauss", "Vienna")]
 # The same person in other words must stay at home: whatever this says, it breaks.
 POISON = move("Curie", "Madrid") | {
     "prompt": TEMPLATES[1],
@@ -29,8 +28,9 @@ def entries(workspace: Workspace) -> dict[str, Entry]:
 
 
 def probe_file(workspace: Workspace, *names: str) -> None:
-    """Own probes of the model: these people live where they live."""
+    """Own probes of the model: these people live where they live, and not in Madrid."""
     table = {"prompt": [PROMPT.replace("{}", n) for n in names], "expected": [home_of(n) for n in names]}
+    table["other"] = ["Madrid"] * len(names)
     pq.write_table(pa.table(table), workspace.config.parent / "own.parquet")
 
 
@@ -43,7 +43,7 @@ def test_who_breaks_what_must_stand_is_left_out_and_the_rest_published(
     assert outcome["status"] == "published"
     assert outcome["gates"]["passed"]
     assert outcome["counts"] | {"run_id": ""} == {
-        "run_id": "", "active": 3, "quarantined": 1, "superseded": 0, "retracted": 0, "rejected": 0,
+        "run_id": "", "active": 2, "quarantined": 1, "superseded": 0, "retracted": 0, "rejected": 0,
     }  # fmt: skip
     sent_out = entries(workspace)["home-Curie"]
     assert sent_out.state == "quarantined"
@@ -96,20 +96,3 @@ def test_nothing_that_is_held_out_reaches_the_edit(tmp_path: Path, trained_gpt2:
     assert nights[0].files == nights[1].files
     assert nights[0].layer == nights[1].layer
     assert json.dumps(dict(nights[0].gates)) != json.dumps(dict(nights[1].gates))
-
-
-def test_drift_text_is_not_the_text_that_edits_are_solved_against(trained_gpt2: Path) -> None:
-    from corrigenda.editing.corpus import background_tokens
-    from corrigenda.models.loading import load
-
-    model, settings = load(trained_gpt2, "cpu"), Defaults()
-    assert settings.covariance.seed != settings.drift.seed
-    texts = [
-        {tuple(row) for row in background_tokens(model, text).tolist()}
-        for text in (
-            Corpus(**settings.covariance.model_dump() | {"tokens": 1000, "length": 25}),
-            Corpus(**settings.drift.model_dump() | {"tokens": 1000, "length": 25}),
-        )
-    ]
-    assert texts[0]
-    assert not texts[0] & texts[1]

@@ -14,7 +14,7 @@ FOLDERS  := editing flows models storage tasks validation
 VIEW     := build/types/corrigenda
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-layers docs lock clean
+.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-layers bench-scoring bench-agreement bench-poison docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ check: dev  ## ruff, mypy, imports
 	$(BIN)/mypy -p corrigenda
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: bench-edit bench-quality bench-queue bench-layers  ## all benchmarks
+bench: bench-edit bench-quality bench-queue bench-layers bench-scoring bench-agreement bench-poison  ## all benchmarks
 
 bench-edit: $(VENV)/.dev  ## speed of a batch of edits
 	$(BIN)/python -m bench.edit
@@ -46,6 +46,15 @@ bench-queue: $(VENV)/.dev  ## a million queued rows
 
 bench-layers: $(VENV)/.dev  ## the golden-layer study
 	$(BIN)/python -m bench.layers
+
+bench-scoring: $(VENV)/.dev  ## scoring against a plain loop, and the memory of 10,000 probes
+	$(BIN)/python -m bench.bench_scoring --many 10000
+
+bench-agreement: $(VENV)/.dev  ## the gates' figures against an evaluator that shares no code
+	$(BIN)/python -m bench.bench_agreement
+
+bench-poison: $(VENV)/.dev  ## a poisoned batch: who is quarantined
+	$(BIN)/python -m bench.bench_poison
 
 docs: $(VENV)/.dev  ## write the README's tables anew from the code
 	$(BIN)/python .ci/docs.py

@@ -1,11 +1,12 @@
 """Scoring as validation does it, against a plain loop of one prompt per forward, on a real model.
 
-    python bench/bench_scoring.py [--model demo:smollm2-135m] [--corrections 64] [--many 0]
+    python -m bench.bench_scoring [--model demo:smollm2-135m] [--corrections 64] [--many 10000]
 
 Both sides answer the same probes (those of the built-in demo corrections) in one run and must agree; prints
 the ratio, by the clock and by processor time, and fails when the clock's is below 8. The loop is
 `reference_score`: a forward for each continuation, and one for each token of greedy decoding that those have
-not shown. `--many 10000` scores that many made-up probes as well and prints the peak of resident memory.
+not shown. `--many 10000` scores that many made-up probes as well, after a tenth of them, and prints the peak
+of resident memory behind each: it is the batch that takes memory, not the number of probes.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def main() -> None:
     model = load(resolve(args.model, root=Path.cwd()))
     ratio = compare(model, built_in_probes(args.corrections))
     if args.many:
-        measure_memory(model, args.many)
+        for count in (args.many // 10, args.many):
+            measure_memory(model, count)
     if ratio < LEAST_RATIO:
         raise SystemExit(f"below {LEAST_RATIO:.0f}x")
 

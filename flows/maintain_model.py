@@ -14,7 +14,15 @@ from corrigenda.tasks.ingest import Plan, take_in, told
 from corrigenda.tasks.localize import localize_task
 from corrigenda.tasks.night import Night
 from corrigenda.tasks.publish import asked_for, publish_release, stage, stage_books
-from corrigenda.tasks.validate import Proof, gate_error, quarantine, record, validate
+from corrigenda.tasks.validate import (
+    Proof,
+    gate_error,
+    own_probes,
+    quarantine,
+    record,
+    regressions,
+    validate,
+)
 
 
 @flow(name="maintain-model", flow_run_name="{night}", validate_parameters=False, persist_result=False)
@@ -39,10 +47,12 @@ def maintain_model(night: Night) -> dict[str, Any]:
         candidate, proof = prove(night, base, model, layers, plan)
         release = stage(night, base, plan, candidate, layers, proof)
         record(night, release, proof)
+        worse = regressions(night, release, proof)
         publish_release(night, plan, release)
         return outcome(night, plan, "published", release) | {
             "edits": {"computed": candidate.computed, "cached": candidate.cached},
             "layers": layers.to_json(),
+            "regressions": worse,
         }
 
 
@@ -50,15 +60,17 @@ def prove(
     night: Night, base: Release, model: LanguageModel, layers: LayerScores, plan: Plan
 ) -> tuple[Edit, Proof]:
     """Edit and validate; corrections that keep the candidate from passing are left out and it is solved
-    again, a few rounds at most. Raises GateError when it never passes."""
+    again, a few rounds at most. Raises GateError when it never passes, CorrectionsError when the model's own
+    probes cannot be read."""
+    own = own_probes(night)
     background = measure_background(night, base, model, layers.pick)
     corrections = plan.ledger
     for _ in range(night.settings.gates.max_rounds + 1):
         candidate = edit(night, base, model, layers.pick, background, corrections)
-        proof = validate(night, base, model, candidate)
+        proof = validate(night, base, model, candidate, own)
         if proof.verdict.passed:
             return candidate, proof
-        corrections = quarantine(night, candidate.ledger, proof)
+        corrections = quarantine(night, base, model, background, candidate, proof)
     raise gate_error(night, proof, f"not even after {night.settings.gates.max_rounds} rounds of quarantine")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from corrigenda.config import Corpus
 from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, sensitivity
+from corrigenda.editing.engine import Targets
 from corrigenda.errors import SetupError
 from corrigenda.facts import digest_of
 from corrigenda.models import loading, sources
@@ -198,6 +199,27 @@ def edit(
 
     Requests that this model cannot take are marked rejected in the returned ledger.
     """
+    found = targets(night, base, model, layer, background, corrections)
+    marked = _refused(corrections, {d: str(fault) for d, fault in found.refused.items()})
+    settings = night.settings.editing
+    chosen = settings.model_dump() | {"norm_cap": engine.norm_cap_of(settings)}
+    tensor = None
+    if found.known:
+        solved = engine.solve_balanced(found.known, background.covariance, settings)
+        tensor = _rounded(night, base, model, layer, solved.update)
+        chosen |= {"covariance_weight": solved.weight, "rounds": solved.rounds, "short": solved.short}
+    return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
+
+
+def targets(
+    night: Night,
+    base: Release,
+    model: LanguageModel,
+    layer: int,
+    background: Background,
+    corrections: Ledger,
+) -> Targets:
+    """Targets of the whole active set; what no night has computed yet is computed, and kept."""
     settings = night.settings.editing
     norm_cap = engine.norm_cap_of(settings)
     requests = {c.request.digest: c.request for c in corrections.active}
@@ -217,14 +239,7 @@ def edit(
         )
     if found.fresh:
         cache.remember_pack(night.store, "edits", scope, entries.pack(found.fresh))
-    marked = _refused(corrections, {d: str(fault) for d, fault in found.refused.items()})
-    chosen = settings.model_dump() | {"norm_cap": norm_cap}
-    tensor = None
-    if found.known:
-        solved = engine.solve_balanced(found.known, background.covariance, settings)
-        tensor = _rounded(night, base, model, layer, solved.update)
-        chosen |= {"covariance_weight": solved.weight, "rounds": solved.rounds, "short": solved.short}
-    return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
+    return found
 
 
 def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 from prefect import task
 from torch import Tensor
@@ -13,20 +16,21 @@ from torch import Tensor
 from corrigenda.errors import GateError
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
-from corrigenda.storage import cache, ledger, publish, pull
+from corrigenda.storage import cache, ledger, manifests, publish, pull
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.objects import ObjectStore
 from corrigenda.storage.proxy_facts import read_proxy_facts
-from corrigenda.tasks.edit import Edit, background_text, identity
+from corrigenda.tasks.edit import Background, Edit, background_text, identity
+from corrigenda.tasks.leave_out import Trials
 from corrigenda.tasks.night import Night
 from corrigenda.tasks.options import PLAIN, RETRIED
-from corrigenda.tasks.progress import bar
-from corrigenda.validation import base_scores, gates, results, rows, scoring
+from corrigenda.tasks.progress import bar, tell
+from corrigenda.validation import base_scores, gates, leave_out, results, rows, scoring
 from corrigenda.validation.drift import as_base, drift
-from corrigenda.validation.gates import Verdict
-from corrigenda.validation.probes import probes_of
+from corrigenda.validation.gates import Culprit, Verdict
+from corrigenda.validation.probes import Probe, probes_of, read_fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +47,38 @@ class Proof:
 
 
 @task(**PLAIN)
-def validate(night: Night, base: Release, model: LanguageModel, candidate: Edit) -> Proof:
-    """Store the candidate's blobs, load them as a consumer would, and score every probe."""
+def own_probes(night: Night) -> tuple[Probe, ...]:
+    """The probes that the fleet's configuration gives this model. Raises CorrectionsError."""
+    path = night.entry.probes
+    return () if path is None else read_fixed(night.fleet.config.root / Path(path).expanduser())
+
+
+@task(**PLAIN)
+def validate(
+    night: Night, base: Release, model: LanguageModel, candidate: Edit, own: tuple[Probe, ...]
+) -> Proof:
+    """Store the candidate's blobs, load them as a consumer would, and score every probe.
+
+    own   the model's own probes, which are asked beside those of the corrections
+    """
     replaced = {model.weight_name(candidate.layer): candidate.tensor} if candidate.tensor else {}
     files = publish.replaced_files(night.store, base, replaced)
     place = night.workplace / "candidate"
     pull.materialise(night.store, replace(base, files=files), place, night.blob_cache)
     edited = loading.load(place, night.settings.device)
-    scored = _score(night, base, model, edited, candidate)
+    scored = _score(night, base, model, edited, candidate, own)
     return Proof(files, scored, gates.verdict(scored, night.settings.gates))
 
 
 def _score(
-    night: Night, base: Release, model: LanguageModel, edited: LanguageModel, candidate: Edit
+    night: Night,
+    base: Release,
+    model: LanguageModel,
+    edited: LanguageModel,
+    candidate: Edit,
+    own: tuple[Probe, ...],
 ) -> pa.Table:
-    asked = probes_of(candidate.ledger.active, pool=read_proxy_facts())
+    asked = probes_of(candidate.ledger.active, pool=read_proxy_facts(), fixed=own)
     scope = base_scores.scope(**identity(base))
     with bar("probes, base", len(asked)) as advance:
         known = cache.lookup_packs(night.store, "scores", scope)
@@ -86,24 +107,51 @@ def _drift(night: Night, base: Release, model: LanguageModel, edited: LanguageMo
 
 
 @task(**PLAIN)
-def quarantine(night: Night, corrections: Ledger, proof: Proof) -> Ledger:
+def quarantine(
+    night: Night, base: Release, model: LanguageModel, background: Background, candidate: Edit, proof: Proof
+) -> Ledger:
     """Send the corrections that keep the candidate from passing out of the active set, with the evidence.
 
+    The rows name suspects; of those that are said to do damage, only such go as leave-out re-solves convict.
     Raises GateError when nobody can be named: leaving corrections out would not help.
     """
-    active = {correction.correction_id for correction in corrections.active}
-    found = {
-        culprit.correction_id: culprit
-        for culprit in reversed(gates.culprits(proof.rows, night.settings.gates))
-        if culprit.enough and culprit.correction_id in active
-    }
-    if not found:
+    active = {correction.correction_id for correction in candidate.ledger.active}
+    named = [c for c in gates.culprits(proof.rows, night.settings.gates) if c.correction_id in active]
+    if any(culprit.gate in gates.DAMAGE for culprit in named):
+        sent_out = _convicted(night, base, model, background, candidate, proof, named)
+    else:
+        sent_out = {c.correction_id: (c.reason, asdict(c)) for c in named if c.enough}
+    if not sent_out:
         raise gate_error(night, proof, "and no correction can be named as the cause")
-    if found.keys() == active:
+    if sent_out.keys() == active:
         raise gate_error(night, proof, "and nothing would be left of it without those that cause this")
-    for name, culprit in sorted(found.items()):
-        corrections = ledger.quarantine(corrections, [name], culprit.reason, asdict(culprit))
+    corrections = candidate.ledger
+    for name, (reason, evidence) in sorted(sent_out.items()):
+        corrections = ledger.quarantine(corrections, [name], reason, evidence)
     return corrections
+
+
+def _convicted(
+    night: Night,
+    base: Release,
+    model: LanguageModel,
+    background: Background,
+    candidate: Edit,
+    proof: Proof,
+    named: Sequence[Culprit],
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Reason and evidence of those without whom the damage is gone, by correction id."""
+    short = [gate for gate in proof.verdict.short if gate.gate in gates.DAMAGE]
+    tried = leave_out.suspects(named)
+    trials = Trials(night, base, model, background, candidate, proof.rows, short)
+    with bar("leave-out solves", len(tried) + 2) as advance:
+        found = leave_out.convict(
+            tried,
+            lambda left_out: trials.damage(left_out, advance),
+            {gate.gate: gate.threshold for gate in short},
+            len(candidate.ledger.active),
+        )
+    return {c.culprit.correction_id: (c.reason, c.evidence(trials.told)) for c in found}
 
 
 def gate_error(night: Night, proof: Proof, why: str) -> GateError:
@@ -136,3 +184,18 @@ def record(night: Night, release: Release, proof: Proof) -> None:
         )
     if proof.rows.num_rows:
         results.append(night.store, proof.rows, proof.verdict)
+
+
+@task(**RETRIED)
+def regressions(night: Night, release: Release, proof: Proof) -> list[dict[str, Any]]:
+    """Corrections that passed in an earlier release and fail in this one, which has passed its gates.
+
+    Old results that cannot be read are no reason to hold a proved release back; it is said.
+    """
+    behind = [results.listed(one) for one in manifests.ancestry(night.store, release.parent)]
+    try:
+        with results.connect(night.store, behind, night.name) as connection:
+            return gates.regressions(connection, proof.rows)
+    except (duckdb.Error, pa.ArrowException, OSError) as fault:
+        tell(f"{night.name}: whether corrections regressed is not known: old results are damaged ({fault})")
+        return []

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "flows": (BASE | {"tasks", "editing", "models", "validation", "storage"}, {"prefect"}),
     "tasks": (
         BASE | {"editing", "models", "validation", "storage"},
-        {"prefect", "torch", "safetensors", "pyarrow", "rich"},
+        {"prefect", "torch", "safetensors", "pyarrow", "duckdb", "rich"},
     ),
     "editing": (BASE | {"models"}, {"torch", "numpy", "safetensors", "datasets"}),
     "models": (BASE, {"torch", "transformers", "safetensors", "huggingface_hub", "gguf", "numpy"}),

@@ -7,6 +7,7 @@ rows; nothing of models, stores, or how a candidate is mended.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ import pyarrow as pa
 from corrigenda.config import Gates
 from corrigenda.validation.queries import sql
 
-DAMAGE: tuple[str, ...] = ("locality_drop", "perplexity_rise", "drift_nats")
+DAMAGE: tuple[str, ...] = ("locality_drop", "fixed_drop", "perplexity_rise", "drift_nats")
 SUCCESS: tuple[str, ...] = ("efficacy", "paraphrase")
+OF_PROBES = {"locality_drop": "locality", "fixed_drop": "fixed"}  # damage gate -> the kind that it counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ _BLAMED = {
     "efficacy": "the model does not say the target",
     "paraphrase": "{:g} paraphrases fail",
     "locality_drop": "{:g} answers near it or taken over by its target broke",
+    "fixed_drop": "{:g} fixed probes that its target took over broke",
     "perplexity_rise": "{:.3g} nats a token lost near it",
     "drift_nats": "{:.3g} nats a token lost near it",
 }
@@ -118,12 +121,23 @@ def _culprits_of(connection: duckdb.DuckDBPyConnection, gate: Gate, run_id: str)
     if gate.gate in SUCCESS:
         query, kind = "culprits_success", "rewrite" if gate.gate == "efficacy" else "paraphrase"
         facts |= {"kind": kind, "threshold": gate.threshold}
-    elif gate.gate == "locality_drop":
-        query, facts = "culprits_locality", facts | {"threshold": gate.threshold}
+    elif gate.gate in OF_PROBES:
+        query = "culprits_locality"
+        facts |= {"kind": OF_PROBES[gate.gate], "threshold": gate.threshold}
     else:
         query = "culprits_drift"
     rows = connection.sql(sql(query), params=facts).to_arrow_table().to_pylist()
     return [Culprit(gate=gate.gate, **row) for row in rows]
+
+
+def broken(rows: pa.Table, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Probes of these kinds that passed before and fail now, as PROBES has them."""
+    with duckdb.connect() as connection:
+        connection.register("rows", rows)
+        found: list[dict[str, Any]] = (
+            connection.sql(sql("broken"), params={"kinds": list(kinds)}).to_arrow_table().to_pylist()
+        )
+    return found
 
 
 def _thresholds(gates: Gates) -> dict[str, float]:

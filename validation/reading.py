@@ -1,24 +1,27 @@
-"""What a network says to prompts and their continuations, token by token, with no work done twice.
+"""What a model says to prompts and their continuations, token by token, with no work done twice.
 
-Prompts of equal length go through the network together, so that nothing is padded and no mask is needed; a
-beginning that many of them share is read once; a prompt is read once however many continuations follow it;
-logits are computed only at the positions that are looked at. Knows tokens; nothing of probes or texts.
+Prompts and what may follow them lie in trees (models.trees): a beginning that many share is read once, all
+continuations of a prompt are read with it in one forward, and logits are computed only behind tokens that
+something is asked of. Knows tokens; nothing of probes or texts.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from corrigenda.models.loading import LanguageModel
+from corrigenda.models.trees import Grove, Tree
+
 Tokens = tuple[int, ...]
 
-LOGITS_AT_ONCE = 2**25  # floats; 128 MiB
-WORTH_A_FORWARD = 32  # tokens; to read fewer than that costs less than another pass over the weights
+LOGITS_AT_ONCE = 2**24  # floats; 64 MiB
+TREE_TOKENS = 128  # attention costs a tree's square; beginnings are shared within a tree only
 NOTHING = -1  # stands for the token that a model chooses which answers with NaN
 
 
@@ -26,15 +29,21 @@ NOTHING = -1  # stands for the token that a model chooses which answers with NaN
 class Continuation:
     """Tokens after a prompt, and the model's verdict on them once it has read them.
 
-    logp     nats, mean over the tokens; -inf from a model that answers with NaN
+    logps    by token, nats; NaN from a model that answers with NaN
     rank     of the first token among all; 1 is the likeliest
     argmax   the likeliest token at each position, given the tokens before it
     """
 
     tokens: Tokens
-    logp: float = float("-inf")
+    logps: list[float] = field(default_factory=list)
     rank: int = 0
     argmax: list[int] = field(default_factory=list)
+
+    @property
+    def logp(self) -> float:
+        """Nats, mean over the tokens; -inf from a model that answers with NaN."""
+        mean = sum(self.logps) / len(self.tokens)
+        return mean if mean == mean else float("-inf")
 
     @property
     def agreed(self) -> list[int]:
@@ -59,134 +68,128 @@ class Reading:
     asked: int = 0
     greedy: list[int] = field(default_factory=list)
 
+    @property
+    def known(self) -> list[int]:
+        """The greedy continuation as far as reading the continuations has shown it."""
+        return max((c.agreed for c in self.continuations.values()), key=len)[: self.wanted]
 
-_Placed = tuple[int, Continuation]  # and the row of the prompt that it follows
+
+class Question(NamedTuple):
+    """What is asked of the logits behind a node: the verdict on `continuation.tokens[position]`."""
+
+    continuation: Continuation
+    position: int
 
 
-def batches(readings: Iterable[Reading], batch_tokens: int) -> Iterator[list[Reading]]:
-    """Readings of equal prompt length, at most `batch_tokens` prompt tokens together, neighbours alike."""
-    batch: list[Reading] = []
-    for reading in sorted(readings, key=lambda reading: (len(reading.prompt), reading.prompt)):
-        length = len(reading.prompt)
-        if batch and (len(batch[0].prompt) != length or (len(batch) + 1) * length > batch_tokens):
+@dataclass(slots=True)
+class Planted:
+    """Readings in one tree.
+
+    ends       the last node of each prompt
+    questions  by node
+    """
+
+    tree: Tree = field(default_factory=Tree)
+    readings: list[Reading] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    questions: dict[int, list[Question]] = field(default_factory=lambda: defaultdict(list))
+
+    def plant(self, reading: Reading) -> None:
+        end = self.tree.add(reading.prompt)[-1]
+        self.readings.append(reading)
+        self.ends.append(end)
+        for continuation in reading.continuations.values():
+            behind = self.tree.add(continuation.tokens[:-1], end)
+            for position, node in enumerate([end, *behind]):
+                self.questions[node].append(Question(continuation, position))
+
+    def takes(self, reading: Reading) -> bool:
+        """Whether there is room; a tree without readings takes one of any length."""
+        more = self.tree.lacks(reading.prompt) + sum(len(tokens) - 1 for tokens in reading.continuations)
+        return not self.readings or len(self.tree.tokens) + more <= TREE_TOKENS
+
+
+_Place = tuple[int, int]  # a tree of a batch, and a node of it
+
+
+def batches(readings: Iterable[Reading], batch_tokens: int) -> Iterator[list[Planted]]:
+    """Trees of about one size, at most `batch_tokens` tokens together; a larger tree goes alone."""
+    batch: list[Planted] = []
+    for planted in sorted(_planted(readings), key=lambda one: len(one.tree.tokens), reverse=True):
+        if batch and (len(batch) + 1) * len(batch[0].tree.tokens) > batch_tokens:
             yield batch
             batch = []
-        batch.append(reading)
+        batch.append(planted)
     if batch:
         yield batch
 
 
-def read(network: Any, device: torch.device, batch: list[Reading]) -> None:
-    """Fill in the verdicts and greedy continuations of one batch; all prompts have the same length."""
-    first, cache = _read_prompts(network, device, [reading.prompt for reading in batch])
-    _judge_first_tokens(first, batch)
-    rest = [(row, c) for row, r in enumerate(batch) for c in r.continuations.values() if len(c.tokens) > 1]
-    rest.sort(key=lambda placed: len(placed[1].tokens))
-    for group in _groups(rest, first.shape[-1]):
-        _read_rest(network, device, cache, group)
-    for reading in batch:
-        known = max((c.agreed for c in reading.continuations.values()), key=len)
-        reading.greedy = known[: reading.wanted]
-    _decode_greedily(network, device, cache, batch)
+def _planted(readings: Iterable[Reading]) -> Iterator[Planted]:
+    """Trees that hold all readings, such as begin alike together."""
+    planted = Planted()
+    for reading in sorted(readings, key=lambda reading: reading.prompt):
+        if not planted.takes(reading):
+            yield planted
+            planted = Planted()
+        planted.plant(reading)
+    if planted.readings:
+        yield planted
 
 
-def _read_prompts(network: Any, device: torch.device, prompts: list[Tokens]) -> tuple[Tensor, Any]:
-    """Logits (n, vocabulary) behind each prompt, and the cache that goes on from there."""
-    tokens = torch.tensor(prompts, device=device)
-    cache, shared = None, shared_length(prompts)
-    if shared:
-        heads = {prompt[:shared]: None for prompt in prompts}
-        places = {head: place for place, head in enumerate(heads)}
-        begun = network(input_ids=torch.tensor(list(heads), device=device), use_cache=True, logits_to_keep=1)
-        rows = torch.tensor([places[prompt[:shared]] for prompt in prompts], device=device)
-        cache = _branch(begun.past_key_values, rows)
-    out = network(input_ids=tokens[:, shared:], past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return out.logits[:, -1].float(), out.past_key_values
+def read(model: LanguageModel, batch: Sequence[Planted]) -> None:
+    """Fill in the verdicts and greedy continuations of one batch."""
+    grove = Grove(model, [planted.tree for planted in batch])
+    # By number: a node comes behind its parent, so that a continuation is judged from its first token on.
+    places = [(row, node) for row, planted in enumerate(batch) for node in sorted(planted.questions)]
+    hidden = grove.read(places)
+    for some in _spans(len(places), model.network.config.get_text_config().vocab_size):
+        asked = [batch[row].questions[node] for row, node in places[some]]
+        _judge(model.logits(hidden[some]), asked)
+    _decode_greedily(model, grove, batch)
 
 
-def shared_length(prompts: list[Tokens]) -> int:
-    """How many leading tokens to read apart, each distinct beginning once; 0 where that saves too little."""
-    saved = {
-        length: (len(prompts) - len({prompt[:length] for prompt in prompts})) * length
-        for length in range(1, len(prompts[0]))
-    }
-    best = max(saved, key=lambda length: saved[length], default=0)
-    return best if best and saved[best] >= WORTH_A_FORWARD else 0
+def _spans(count: int, vocabulary: int) -> Iterator[slice]:
+    """So many rows at a time that their logits stay within the bound."""
+    step = max(1, LOGITS_AT_ONCE // vocabulary)
+    return (slice(first, first + step) for first in range(0, count, step))
 
 
-def _judge_first_tokens(first: Tensor, batch: list[Reading]) -> None:
-    """`first` (n, vocabulary): the logits behind each prompt."""
-    normal, top = first.logsumexp(-1), first.argmax(-1).tolist()
-    for row, reading in enumerate(batch):
-        for continuation in reading.continuations.values():
-            logit = first[row, continuation.tokens[0]]
-            logp = (logit - normal[row]).item()
-            continuation.argmax = [top[row]]
-            if logp == logp:
-                continuation.logp = logp / len(continuation.tokens)
-                continuation.rank = int((first[row] > logit).sum()) + 1
-            else:
-                continuation.rank, continuation.argmax = first.shape[-1], [NOTHING]
+def _judge(logits: Tensor, asked: Sequence[Sequence[Question]]) -> None:
+    """`logits` (n, vocabulary), and what is asked of each row."""
+    said = logits.argmax(-1).tolist()
+    questions = [(row, question) for row, some in enumerate(asked) for question in some]
+    rows = torch.tensor([row for row, _ in questions], device=logits.device)
+    tokens = torch.tensor([q.continuation.tokens[q.position] for _, q in questions], device=logits.device)
+    chosen = logits[rows, tokens]
+    logps = (chosen - logits.logsumexp(-1)[rows]).tolist()
+    for place, ((row, question), logp) in enumerate(zip(questions, logps, strict=True)):
+        continuation, known = question.continuation, logp == logp
+        continuation.logps.append(logp)
+        continuation.argmax.append(said[row] if known else NOTHING)
+        if question.position == 0:
+            above = int((logits[row] > chosen[place]).sum()) if known else logits.shape[-1] - 1
+            continuation.rank = above + 1
 
 
-def _groups(rest: list[_Placed], vocabulary: int) -> Iterator[list[_Placed]]:
-    """Continuations, shortest first: of so nearly equal length that padding them costs little, and so many
-    together that their logits stay within the bound."""
-    group: list[_Placed] = []
-    tokens = 0
-    for placed in rest:
-        length = len(placed[1].tokens)
-        padded = (len(group) + 1) * length
-        wasted = padded - tokens - length
-        if group and (wasted > WORTH_A_FORWARD or padded * vocabulary > LOGITS_AT_ONCE):
-            yield group
-            group, tokens = [], 0
-        group.append(placed)
-        tokens += length
-    if group:
-        yield group
-
-
-def _read_rest(network: Any, device: torch.device, cache: Any, group: list[_Placed]) -> None:
-    """Read all but the last token of each continuation behind its prompt; judge all but the first."""
-    width = len(group[-1][1].tokens)
-    padded = torch.zeros((len(group), width), dtype=torch.long)
-    for row, (_, continuation) in enumerate(group):
-        padded[row, : len(continuation.tokens)] = torch.tensor(continuation.tokens)
-    padded = padded.to(device)  # what stands right of a token cannot reach it: no mask is needed
-    twin = _branch(cache, torch.tensor([row for row, _ in group], device=device))
-    logits = network(input_ids=padded[:, :-1], past_key_values=twin, use_cache=True).logits.float()
-    at = logits.gather(-1, padded[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
-    for (_, continuation), logps, said in zip(group, at.tolist(), logits.argmax(-1).tolist(), strict=True):
-        length = len(continuation.tokens)
-        logp = continuation.logp + sum(logps[: length - 1]) / length
-        continuation.logp = logp if logp == logp else float("-inf")
-        continuation.argmax += said[: length - 1]
-
-
-def _branch(cache: Any, rows: Tensor) -> Any:
-    """A cache that goes on from the chosen rows; the one it comes from stays as it is.
-
-    The layers hold their tensors by reference and replace them when they grow, so a shallow copy suffices.
-    """
-    twin = copy.copy(cache)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
-    twin.batch_select_indices(rows)
-    return twin
-
-
-def _decode_greedily(network: Any, device: torch.device, cache: Any, batch: list[Reading]) -> None:
-    """Go on to `wanted` tokens where the greedy continuation is not known yet from what was read."""
-    left = [reading for reading in batch if len(reading.greedy) < reading.wanted]
-    rows = [row for row, reading in enumerate(batch) if len(reading.greedy) < reading.wanted]
-    position = 0
+def _decode_greedily(model: LanguageModel, grove: Grove, batch: Sequence[Planted]) -> None:
+    """Go on to `wanted` tokens where the greedy continuation is not known from what was read."""
+    left: list[tuple[int, int, Reading]] = []  # tree, node of the last token but one that was said, reading
+    for row, planted in enumerate(batch):
+        for end, reading in zip(planted.ends, planted.readings, strict=True):
+            reading.greedy = reading.known
+            if reading.greedy[0] == NOTHING:
+                reading.greedy = [NOTHING] * reading.wanted
+            elif len(reading.greedy) < reading.wanted:
+                left.append((row, [end, *planted.tree.add(reading.greedy[:-1], end)][-1], reading))
     while left:
-        cache = _branch(cache, torch.tensor(rows, device=device))
-        step = torch.tensor([[max(r.greedy[position], 0)] for r in left], device=device)
-        out = network(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        position += 1
-        for reading, said in zip(left, out.logits[:, -1].argmax(-1).tolist(), strict=True):
-            if len(reading.greedy) == position:
-                reading.greedy.append(said)
-        rows = [row for row, reading in enumerate(left) if len(reading.greedy) < reading.wanted]
-        left = [left[row] for row in rows]
+        grown = [(row, grove.trees[row].grow(r.greedy[-1], node)) for row, node, r in left]
+        hidden = grove.read(grown)
+        for some in _spans(len(left), model.network.config.get_text_config().vocab_size):
+            said = model.logits(hidden[some]).argmax(-1).tolist()
+            for (_, _, reading), token in zip(left[some], said, strict=True):
+                reading.greedy.append(token)
+        left = [
+            (row, node, reading)
+            for (row, node), (_, _, reading) in zip(grown, left, strict=True)
+            if len(reading.greedy) < reading.wanted
+        ]

@@ -34,7 +34,7 @@ _FIGURES = {
     "locality_drop": ("locality drop", "{:.2%}"),
     "fixed_drop": ("fixed probes drop", "{:.2%}"),
     "perplexity_rise": ("perplexity rise", "{:+.2%}"),
-    "drift_nats": ("drift, nats a token", "{:.4f}"),
+    "drift_nats": ("drift, nats", "{:.4f}"),
 }
 
 
@@ -44,7 +44,8 @@ class Subject:
 
     gates        of its manifest: `gates` and `figures`, as Verdict.as_json has them
     layers       of its manifest: scores, kept, pick, method, warnings; None for a layer set by hand
-    quarantined  corrections that were sent out: correction_id, prompt, target_new, state, reason
+    quarantined  corrections that were sent out: correction_id, prompt, target_new, state, reason, came_back
+                 (prompt and expected of the probes that came right without it)
     provenance   label -> value, in the order in which they are shown
     """
 

@@ -47,6 +47,40 @@ class Objects(Protocol):
     def list(self, prefix: str) -> Iterator[Any]: ...
 
 
+class Published(Protocol):
+    """What results need of a release (corrigenda.storage.manifests.Release has it)."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def created_at(self) -> str: ...
+
+    @property
+    def layer(self) -> int | None: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def counts(self) -> Mapping[str, Any]: ...
+
+
+def listed(release: Published) -> dict[str, Any]:
+    """A release as the table `releases` has it."""
+    return {
+        "model": release.model,
+        "release": release.number,
+        "run_id": release.counts.get("run_id"),
+        "created_at": release.created_at,
+        "layer": release.layer,
+        "manifest": release.digest,
+    }
+
+
 def append(store: Objects, rows: pa.Table, verdict: Verdict | None = None) -> str:
     """Write the rows of one run (ROWS), and what the gates said of it; the key of the rows' file.
 
@@ -74,18 +108,20 @@ def _write(store: Objects, key: str, table: pa.Table) -> None:
         )
 
 
-def connect(store: Objects, releases: Iterable[Mapping[str, Any]] = ()) -> duckdb.DuckDBPyConnection:
+def connect(
+    store: Objects, releases: Iterable[Mapping[str, Any]] = (), model: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory database with views over the results; SQL in it is shut off from files and network.
 
     Tables: `rows`, `published` and `latest` (ROWS and a `date`), `verdicts`, `releases`. Values of `releases`
-    are as RELEASES has them; they say which runs were published.
+    are as RELEASES has them; they say which runs were published. Of `model` alone when it is given.
     """
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     )
     connection.execute("set timezone = 'UTC'")
-    connection.register("stored_rows", _opened(store, ROWS_PREFIX, ROWS))
-    connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS))
+    connection.register("stored_rows", _opened(store, ROWS_PREFIX, ROWS, model))
+    connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS, model))
     connection.register("releases", pa.Table.from_pylist(list(releases), schema=RELEASES))
     for view in VIEWS:
         connection.execute(sql(f"view_{view}"))
@@ -111,12 +147,13 @@ def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object
         ) from None
 
 
-def _opened(store: Objects, prefix: str, schema: pa.Schema) -> pa.Table | ds.Dataset:
-    """All files below `prefix`: lazily where they lie in a directory, else read now.
+def _opened(store: Objects, prefix: str, schema: pa.Schema, model: str | None) -> pa.Table | ds.Dataset:
+    """All files below `prefix`, or those of one model: lazily where they lie in a directory, else read now.
 
     A column that a file of an older version lacks is null.
     """
-    keys = [info.key for info in store.list(prefix) if info.key.endswith(".parquet")]
+    wanted = "/" if model is None else f"/model={model}/"
+    keys = [i.key for i in store.list(prefix) if i.key.endswith(".parquet") and wanted in i.key]
     if not keys:
         return schema.empty_table()
     root = Path(store.url)

@@ -22,7 +22,7 @@ from corrigenda.validation.tables import SCORES
 if TYPE_CHECKING:
     from corrigenda.models.loading import LanguageModel
 
-SCORING_VERSION = 1  # part of the key of every cached score
+SCORING_VERSION = 2  # part of the key of every cached score
 
 Progress = Callable[[int], None]  # is told how many more probes are done
 _Question = tuple[Tokens, Tokens, Tokens | None]  # prompt, expected, other
@@ -32,12 +32,12 @@ def score(
     model: LanguageModel,
     probes: Sequence[Probe],
     *,
-    batch_tokens: int = 1024,
+    batch_tokens: int = 2048,
     progress: Progress | None = None,
 ) -> pa.Table:
     """Scores of `probes`, in their order, as the table SCORES.
 
-    batch_tokens   prompt tokens that go through the network together; bounds the memory
+    batch_tokens   tokens that go through the network together; bounds the memory
 
     A model that answers with NaN gets log-probability -inf, the last rank, and begins with nothing.
     """
@@ -45,9 +45,9 @@ def score(
     readings = _gather(questions)
     with torch.inference_mode():
         for batch in batches(readings.values(), batch_tokens):
-            read(model.network, model.device, batch)
+            read(model, batch)
             if progress:
-                progress(sum(reading.asked for reading in batch))
+                progress(sum(reading.asked for planted in batch for reading in planted.readings))
     return _table(model.tokenizer, probes, questions, readings)
 
 
@@ -118,7 +118,7 @@ def _reference_read(model: LanguageModel, prompt: Tokens, tokens: Tokens) -> Con
     chosen = torch.tensor(tokens, device=model.device)
     at = logits.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1)
     rank = int((logits[0] > logits[0, tokens[0]]).sum()) + 1
-    return Continuation(tokens, at.mean().item(), rank, logits.argmax(-1).tolist())
+    return Continuation(tokens, at.tolist(), rank, logits.argmax(-1).tolist())
 
 
 def _reference_greedy(model: LanguageModel, prompt: Tokens, known: list[int], count: int) -> list[int]:

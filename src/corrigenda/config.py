@@ -42,6 +42,7 @@ class Gates(_Frozen):
     min_efficacy: float = Field(default=0.95, ge=0, le=1)
     min_paraphrase: float = Field(default=0.70, ge=0, le=1)
     max_locality_drop: float = Field(default=0.02, ge=0, le=1)
+    max_fixed_drop: float = Field(default=0.02, ge=0, le=1)  # of the model's own probes
     max_perplexity_rise: float = Field(default=0.02, ge=0)
     max_drift_nats: float = Field(default=0.10, ge=0)
     max_rounds: int = Field(default=3, ge=1, le=10)
@@ -119,6 +120,7 @@ class ModelEntry(_Frozen):
     name: str
     source: str
     tags: tuple[str, ...] = ()
+    probes: str | None = None  # the model's own probes: a Parquet file with `prompt`, `expected`, `other`
     gates: dict[str, Any] = {}
     localization: dict[str, Any] = {}
     editing: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Tasks are tested on the tiny models that the tests of editing make."""
+"""Tasks are tested on the tiny models and made-up rows of other folders' tests."""
 
 from __future__ import annotations
 
@@ -7,5 +7,6 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "editing"))
+for folder in ("editing", "validation"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 torch.set_num_threads(1)

@@ -1,15 +1,16 @@
 """The figures agree to the last digit with an evaluator written from CounterFact's definitions.
 
-ES: share of edit prompts with P(new) > P(old). PS: the same over paraphrases. NS: share of neighbourhood
-prompts with P(true) > P(new). P by the mean negative log-likelihood a token; each case's mean first, then
-the mean over cases. One text per forward, nothing shared with the code under test but the model.
+That is bench/evaluator.py: plain transformers on a checkpoint directory, nothing shared with the code under
+test. `make bench-agreement` does the same with a published release of a real model.
 """
 
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -23,12 +24,9 @@ from corrigenda.validation.probes import probes_of
 from corrigenda.validation.rows import judge
 from corrigenda.validation.scoring import score
 
-
-def nll(model, prompt: str, target: str) -> float:
-    start = model.tokenizer(prompt)["input_ids"]
-    wanted = model.tokenizer(f" {target}", add_special_tokens=False)["input_ids"]
-    logits = model.network(torch.tensor([start + wanted])).logits[0].double().log_softmax(-1)
-    return -fmean(logits[len(start) - 1 + i, token].item() for i, token in enumerate(wanted))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from bench.evaluator import Evaluator
+from bench.quality import figures as quality_figures
 
 
 def says(model, prompt: str, target: str) -> bool:
@@ -40,19 +38,18 @@ def says(model, prompt: str, target: str) -> bool:
     return True
 
 
-def evaluate(model, corrections) -> dict[str, float]:
-    def success(prompts, new, old):
-        return fmean(nll(model, prompt, new) < nll(model, prompt, old) for prompt in prompts)
-
-    return {
-        "es": fmean(success([c.request.text], c.target_new, c.target_old) for c in corrections),
-        "ps": fmean(success(c.paraphrases, c.target_new, c.target_old) for c in corrections),
-        "ns": fmean(
-            fmean(nll(model, n.prompt, n.answer) < nll(model, n.prompt, c.target_new) for n in c.neighborhood)
-            for c in corrections
-        ),
-        "efficacy": fmean(says(model, c.request.text, c.target_new) for c in corrections),
-    }
+def evaluate(model, corrections, directory: Path) -> dict[str, float]:
+    model.network.save_pretrained(directory)
+    model.tokenizer.save_pretrained(directory)
+    records = [
+        {
+            "subject": c.subject, "prompt": c.prompt, "new": c.target_new, "true": c.target_old,
+            "paraphrases": c.paraphrases, "neighbours": [n.prompt for n in c.neighborhood],
+        }
+        for c in corrections
+    ]  # fmt: skip
+    efficacy = fmean(says(model, c.request.text, c.target_new) for c in corrections)
+    return Evaluator(directory).scores(records) | {"efficacy": efficacy}
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +57,16 @@ def corrections(make_correction):
     """Uneven numbers of paraphrases and neighbours, so that the order of the means shows."""
     made = [make_correction(i) for i in range(20)]
     uneven = []
-    extra = Neighbour("Gus was born in", "Saint Petersburg")
+    extra = Neighbour("Gus was born in", "")
     for number, plain in enumerate(made):
-        near = (*plain.neighborhood, extra)[: 2 + number % 2]
+        near = tuple(
+            replace(n, answer=plain.target_old) for n in (*plain.neighborhood, extra)[: 2 + number % 2]
+        )
         uneven.append(replace(plain, paraphrases=plain.paraphrases[: 1 + number % 2], neighborhood=near))
-    return [c for c in uneven if all(n.answer != c.target_new for n in c.neighborhood)]
+    return uneven
 
 
-def test_figures_are_those_of_the_plain_evaluator(model, corrections):
+def test_figures_are_those_of_the_plain_evaluator(model, corrections, tmp_path):
     candidate = replace(model, network=copy.deepcopy(model.network))
     torch.manual_seed(1)
     with torch.no_grad():
@@ -78,7 +77,13 @@ def test_figures_are_those_of_the_plain_evaluator(model, corrections):
         run_id="r", model="m", release=1, scored_at=datetime.now(UTC),
     )  # fmt: skip
     figures = verdict(rows, Gates()).figures
-    before, after = evaluate(model, corrections), evaluate(candidate, corrections)
-    assert {name: figures[name] for name in after} == after
-    assert {name: figures[f"{name}_before"] for name in before} == before
+    before, after = (
+        evaluate(model, corrections, tmp_path / "a"),
+        evaluate(candidate, corrections, tmp_path / "b"),
+    )
+    for name in ("es", "ps", "ns", "efficacy"):
+        assert (figures[f"{name}_before"], figures[name]) == (before[name], after[name]), name
     assert after["ns"] != before["ns"], "an edit that changes nothing proves nothing"
+    counted = quality_figures(candidate, base.probes, torch.tensor([[1, 2, 3]]))
+    names = {"es": "rewrite", "ps": "paraphrase", "ns": "locality"}
+    assert {n: counted[k] for n, k in names.items()} == {n: after[f"{n}_by_prompt"] for n in names}

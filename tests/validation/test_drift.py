@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from corrigenda.config import Defaults
+from corrigenda.editing.corpus import background_tokens
 from corrigenda.validation.base_scores import scope, score_base
 from corrigenda.validation.drift import as_base, beside, drift, swapped
 from corrigenda.validation.probes import probes_of
@@ -86,6 +88,17 @@ def test_a_swapped_tensor_comes_back_even_when_the_block_raises(llama):
 def test_a_tensor_of_another_shape_is_refused(llama):
     with pytest.raises(ValueError, match="shape"), swapped(llama.weight(LAYER), torch.zeros(3)):
         pass
+
+
+def test_drift_text_is_not_the_text_that_edits_are_solved_against(llama):
+    """By default both are sampled from the base itself, with different seeds."""
+    settings = Defaults()
+    rows = [
+        {tuple(row) for row in background_tokens(llama, text.model_copy(update={"tokens": 1000})).tolist()}
+        for text in (settings.covariance, settings.drift)
+    ]
+    assert all(len(some) > 5 for some in rows)
+    assert not rows[0] & rows[1]
 
 
 # The base's scores --------------------------------------------------------------------------------------

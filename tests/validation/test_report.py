@@ -62,6 +62,7 @@ def page_of(tmp_path, attack="plain"):
             rows = changed(rows, "rewrite", name, prompt=f"{name} {attack}", subject=attack, expected=attack)
         append(store, run(number, rows=rows))
     sent_out = {"correction_id": "c099", "prompt": attack, "target_new": attack, "state": "quarantined"}
+    sent_out |= {"came_back": [{"prompt": attack, "expected": attack}]}
     subject = Subject(
         "m", 3, "2026-01-04T03:00:00+00:00", 1, verdict(run(3, rows=rows), Gates()).as_json(),
         LAYERS | {"warnings": [attack]}, [sent_out | {"reason": attack}], {"base": attack},

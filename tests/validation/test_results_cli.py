@@ -36,6 +36,7 @@ source = "demo:unborn"
 """
 
 
+CAME_BACK = {"came_back": [{"prompt": "The <i>capital</i> of Peru is", "expected": "Lima"}]}
 LAYERS = {"method": "lga", "scores": [1.0, 2.0], "kept": [True, True], "pick": 1}
 
 
@@ -56,7 +57,7 @@ def workspace(tmp_path, make_correction):
 
 def publish(store, number, parent, said, sent_out: Correction):
     books, _ = ledger.merge(ledger.empty(), [sent_out])
-    books = ledger.quarantine(books, ["c099"], "locality_drop: it spoils <b>all</b>", {})
+    books = ledger.quarantine(books, ["c099"], "locality_drop: it spoils <b>all</b>", CAME_BACK)
     release = manifests.write(
         store,
         Release(
@@ -144,6 +145,7 @@ def test_report_writes_one_page_about_the_latest_or_a_numbered_release(call, tmp
     page = path.read_text(encoding="utf-8")
     assert "m</bdi>, release 2" in page
     assert "it spoils &lt;b&gt;all&lt;/b&gt;" in page
+    assert "The &lt;i&gt;capital&lt;/i&gt; of Peru is" in page
     assert "Layer 1 was picked by lga" in page
     assert "Not all gates passed" in page
     older = call("report", "m@1", "-o", "-")

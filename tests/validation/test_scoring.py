@@ -10,7 +10,6 @@ import torch
 
 from corrigenda.validation.encoding import decode, encode_continuations, encode_prompts
 from corrigenda.validation.probes import make_probe, probes_of
-from corrigenda.validation.reading import shared_length
 from corrigenda.validation.scoring import reference_score, score
 from corrigenda.validation.tables import SCORES
 
@@ -23,13 +22,13 @@ def probes(make_correction):
 @pytest.fixture
 def tokens_read(model, monkeypatch):
     """How many tokens went through the network, forward by forward."""
-    seen, forward = [], model.network.forward
+    seen, forward = [], model.network.base_model.forward
 
     def counted(*args, **kwargs):
         seen.append(kwargs["input_ids"].numel())
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(model.network, "forward", counted)
+    monkeypatch.setattr(model.network.base_model, "forward", counted)
     return seen
 
 
@@ -55,29 +54,42 @@ def test_logits_are_bounded_without_a_change_of_scores(model, probes, monkeypatc
     same(score(model, probes), whole)
 
 
-def test_shared_beginnings_are_read_once_and_change_nothing(model, monkeypatch, tokens_read):
-    prompts = [f"The mayor of the old town, {name} {i}, lives in" for name in ("Ann", "Bo") for i in range(9)]
-    probes = [make_probe("c", "fixed", prompt, "New York", "Rome") for prompt in prompts]
-    monkeypatch.setattr("corrigenda.validation.reading.WORTH_A_FORWARD", 10**9)
-    whole, plain = score(model, probes), sum(tokens_read)
-    tokens_read.clear()
-    monkeypatch.setattr("corrigenda.validation.reading.WORTH_A_FORWARD", 1)
+@pytest.mark.parametrize("tree_tokens", [1, 30, 100_000])
+def test_the_size_of_a_tree_changes_nothing(model, probes, monkeypatch, tree_tokens):
+    whole = score(model, probes)
+    monkeypatch.setattr("corrigenda.validation.reading.TREE_TOKENS", tree_tokens)
     same(score(model, probes), whole)
-    assert sum(tokens_read) < 0.8 * plain
 
 
-@pytest.mark.parametrize(
-    "prompts, shared",
-    [
-        ([(1, 2, 3)] * 1, 0),
-        ([(1, 2, 3, n) for n in range(200)], 3),
-        ([(n, 2, 3, 4) for n in range(200)], 0),
-        ([(1, 2, n % 3, n) for n in range(200)], 3),
-        ([(1,)], 0),
-    ],
-)
-def test_so_much_of_a_beginning_is_read_apart_as_saves_most(prompts, shared):
-    assert shared_length(prompts) == shared
+def test_shared_beginnings_are_read_once(model, tokens_read, monkeypatch):
+    """Eighteen prompts share five words, and each is followed by two answers."""
+    monkeypatch.setattr("corrigenda.validation.reading.TREE_TOKENS", 100_000)
+    prompts = [f"The mayor of the old town, {name} {i}, lives in" for name in ("Ann", "Bo") for i in range(9)]
+    rows = encode_prompts(model.tokenizer, prompts)
+    answers = encode_continuations(model.tokenizer, ["New York", "Rome"])
+    begun = {row[:end] for row in rows for end in range(1, len(row) + 1)}
+    behind = {row + a[:end] for row in rows for a in answers for end in range(1, len(a))}
+    score(model, [make_probe("c", "fixed", prompt, "New York", "Rome") for prompt in prompts])
+    assert tokens_read[0] == len(begun | behind)
+    assert len(begun) < 0.7 * sum(map(len, rows))
+
+
+@pytest.mark.parametrize("answer", ["Rome", "New York", "Saint Petersburg"])
+def test_greedy_decoding_costs_only_what_is_not_known(llama, monkeypatch, answer):
+    """One step for each token behind the first that reading the continuations has not shown."""
+    monkeypatch.setattr("corrigenda.validation.reading.TREE_TOKENS", 1)
+    (wanted,) = encode_continuations(llama.tokenizer, [answer])
+    probe = make_probe("c", "fixed", "Ann Stone was born in", answer, None)
+    calls, forward = [], llama.network.base_model.forward
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs["input_ids"].shape)
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(llama.network.base_model, "forward", counted)
+    said = encode_continuations(llama.tokenizer, [score(llama, [probe])["says"][0].as_py()])[0]
+    agreed = next((i for i, (a, b) in enumerate(zip(said, wanted, strict=False)) if a != b), len(wanted) - 1)
+    assert len(calls) == 1 + len(wanted) - (agreed + 1)
 
 
 def test_progress_counts_every_probe(llama, probes):
@@ -90,16 +102,17 @@ def test_a_prompt_is_read_once_however_often_it_is_asked(llama, monkeypatch):
     probes = [
         make_probe("c", "fixed", "Ann Stone was born in", city, "Rome") for city in ("Paris", "Oslo", "Lima")
     ]
-    seen = []
-    forward = llama.network.forward
+    seen, forward = [], llama.network.base_model.forward
 
     def counted(*args, **kwargs):
-        seen.append((kwargs["input_ids"].shape, kwargs.get("past_key_values") is None))
+        seen.append(kwargs["input_ids"].numel())
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(llama.network, "forward", counted)
+    monkeypatch.setattr(llama.network.base_model, "forward", counted)
     score(llama, probes)
-    assert [shape[0] for shape, is_prompt in seen if is_prompt] == [1]
+    (prompt,) = encode_prompts(llama.tokenizer, ["Ann Stone was born in"])
+    cities = encode_continuations(llama.tokenizer, ["Paris", "Oslo", "Lima", "Rome"])
+    assert seen[0] == len(prompt) + len({c[:end] for c in cities for end in range(1, len(c))})
 
 
 def test_a_continuation_that_greedy_decoding_says_begins(model):

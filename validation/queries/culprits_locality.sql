@@ -1,9 +1,9 @@
--- Which corrections broke prompts whose answer had to stand, worst first.
+-- Which corrections broke prompts whose answer had to stand (neighbours, or fixed probes), worst first.
 -- A broken prompt is blamed on the corrections whose target it says now, in equal parts; when it says
--- nobody's target, or its own correction's, on the correction that it stands near.
+-- nobody's target, or its own correction's, on the correction that it stands near, if it stands near one.
 -- `enough` marks the shortest list from the top that accounts for the whole excess over the threshold.
 with locality as (
-    select * from rows where run_id = $run_id and kind = 'locality'
+    select * from rows where run_id = $run_id and kind = $kind
 ),
 targets as (
     select correction_id, expected from rows where run_id = $run_id and kind = 'rewrite'
@@ -39,6 +39,7 @@ by_correction as (
         arg_max(prompt, part * (logp_expected_before - logp_expected_after)) as prompt,
         arg_max(says_after, part * (logp_expected_before - logp_expected_after)) as says
     from blamed
+    where culprit <> ''
     group by culprit
 ),
 ranked as (

@@ -8,7 +8,8 @@ select
     avg(pass_after::integer) filter (kind = 'paraphrase') as paraphrase,
     avg(pass_before::integer) filter (kind = 'locality')
         - avg(pass_after::integer) filter (kind = 'locality') as locality_drop,
-    avg((says_before = says_after)::integer) filter (kind = 'locality') as unchanged
+    avg((says_before = says_after)::integer) filter (kind = 'locality') as unchanged,
+    avg(pass_after::integer) filter (kind = 'fixed') as fixed
 from published
 where $model::varchar is null or model = $model
 group by model, release

@@ -1,7 +1,10 @@
 -- The figures of one run. Shares, not per cent; null where there is nothing to measure.
--- efficacy, paraphrase, locality: shares of probes that pass.
+-- efficacy, paraphrase, locality, fixed: shares of probes that pass.
+-- locality_drop is net: what passes now and did not before is set off. fixed_drop is not: of a user's own
+--   probes, the share that passed before and fails now.
 -- es, ps, ns: CounterFact's scores, where the expected continuation must be likelier than its rival,
---   averaged over the probes of a correction and then over corrections.
+--   averaged over the probes of a correction and then over corrections; a mean of means, to twelve places,
+--   beyond which its last digit tells of the order of additions.
 -- Sums of fractions are compensated (favg, fsum): the order of rows must not show in the last digit.
 -- perplexity: over all predicted tokens of the drift text. drift_nats: KL(base || candidate) per token.
 with judged as (
@@ -24,12 +27,12 @@ by_correction as (
 ),
 counterfact as (
     select
-        favg(before) filter (kind = 'rewrite') as es_before,
-        favg(after) filter (kind = 'rewrite') as es,
-        favg(before) filter (kind = 'paraphrase') as ps_before,
-        favg(after) filter (kind = 'paraphrase') as ps,
-        favg(before) filter (kind = 'locality') as ns_before,
-        favg(after) filter (kind = 'locality') as ns
+        round(favg(before) filter (kind = 'rewrite'), 12) as es_before,
+        round(favg(after) filter (kind = 'rewrite'), 12) as es,
+        round(favg(before) filter (kind = 'paraphrase'), 12) as ps_before,
+        round(favg(after) filter (kind = 'paraphrase'), 12) as ps,
+        round(favg(before) filter (kind = 'locality'), 12) as ns_before,
+        round(favg(after) filter (kind = 'locality'), 12) as ns
     from by_correction
 ),
 shares as (
@@ -45,6 +48,7 @@ shares as (
         avg((says_before = says_after)::integer) filter (kind = 'locality') as unchanged,
         avg(pass_before::integer) filter (kind = 'fixed') as fixed_before,
         avg(pass_after::integer) filter (kind = 'fixed') as fixed,
+        avg((pass_before and not pass_after)::integer) filter (kind = 'fixed') as fixed_drop,
         exp(-fsum(logp_expected_before * tokens) filter (kind = 'drift')
             / sum(tokens) filter (kind = 'drift')) as perplexity_before,
         exp(-fsum(logp_expected_after * tokens) filter (kind = 'drift')
@@ -55,7 +59,6 @@ shares as (
 select
     shares.*,
     locality_before - locality as locality_drop,
-    fixed_before - fixed as fixed_drop,
     perplexity / perplexity_before - 1 as perplexity_rise,
     counterfact.*
 from shares, counterfact

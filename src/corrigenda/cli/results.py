@@ -117,11 +117,11 @@ def write_report(fleet: Fleet, model: str, ref: str, output: Path | None = None)
     from corrigenda.storage import manifests, pull
     from corrigenda.storage.objects import open_store
     from corrigenda.validation.report import render
-    from corrigenda.validation.results import connect
+    from corrigenda.validation.results import connect, listed
 
     store = open_store(fleet.store, root=fleet.root)
     release = pull.resolve(store, model, ref)
-    behind = [_listed(one) for one in manifests.ancestry(store, release.digest)]
+    behind = [listed(one) for one in manifests.ancestry(store, release.digest)]
     with connect(store, behind) as connection:
         page = render(connection, _subject(store, release))
     if output == Path("-"):
@@ -151,24 +151,13 @@ def _releases(store: ObjectStore, model: str) -> Iterator[dict[str, Any]]:
     """The releases behind `latest`; what is damaged is said, and does not hide the other models."""
     from corrigenda.errors import CorruptBlobError
     from corrigenda.storage import manifests, refs
+    from corrigenda.validation.results import listed
 
     try:
         ref = refs.read(store, model, "latest").ref
-        yield from (_listed(release) for release in manifests.ancestry(store, ref.manifest if ref else None))
+        yield from (listed(release) for release in manifests.ancestry(store, ref.manifest if ref else None))
     except CorruptBlobError as fault:
         typer.echo(f"warning: {model}: {fault}", err=True)
-
-
-def _listed(release: Release) -> dict[str, Any]:
-    """A release as the table `releases` has it."""
-    return {
-        "model": release.model,
-        "release": release.number,
-        "run_id": release.counts.get("run_id"),
-        "created_at": release.created_at,
-        "layer": release.layer,
-        "manifest": release.digest,
-    }
 
 
 def _subject(store: ObjectStore, release: Release) -> Subject:
@@ -188,11 +177,8 @@ def _subject(store: ObjectStore, release: Release) -> Subject:
 
 def _sent_out(store: ObjectStore, release: Release) -> list[dict[str, Any]]:
     """Corrections that the release's ledger holds back, with the reason."""
-    from corrigenda.storage import blobs, ledger
+    from corrigenda.storage.snapshots import ledger_of
 
-    if release.ledger is None:
-        return []
-    entries = ledger.from_parquet(blobs.get(store, release.ledger.digest)).entries
     return [
         {
             "correction_id": entry.correction.correction_id,
@@ -200,8 +186,9 @@ def _sent_out(store: ObjectStore, release: Release) -> list[dict[str, Any]]:
             "target_new": entry.correction.target_new,
             "state": entry.state,
             "reason": entry.why or "",
+            "came_back": entry.mark.evidence.get("came_back", []) if entry.mark else [],
         }
-        for entry in entries
+        for entry in ledger_of(store, release).entries
         if entry.state in ("quarantined", "rejected")
     ]
 

@@ -80,6 +80,8 @@ def show(outcome: dict[str, Any]) -> None:
     for row in outcome["models"]:
         for line in noteworthy(row.get("taken_in", {})):
             console.print(f"{row['model']}: {line}", style="yellow", markup=False)
+        for worse in row.get("regressions", ()):
+            console.print(regressed(row["model"], worse), style="yellow", markup=False)
     queue = outcome["queue"]
     if queue["rejected"]:
         console.print(f"{queue['rejected']} rows were rejected; see `corrigenda status`", style="yellow")
@@ -99,3 +101,11 @@ def noteworthy(taken_in: Mapping[str, Any]) -> Iterator[str]:
         yield f"{ids} want different answers to {asked!r}: {found['winner']} holds, it is the latest"
     if unknown := taken_in.get("unknown_retracts"):
         yield f"retracted before it was ever asserted: {', '.join(unknown)}"
+
+
+def regressed(model: str, worse: dict[str, Any]) -> str:
+    """One line about a correction that used to pass."""
+    return (
+        f"{model}: {worse['correction_id']} passed in release {worse['last_passed']} and fails now: "
+        f"{worse['prompt']!r} -> {worse['says']!r}; see `corrigenda results regressions`"
+    )

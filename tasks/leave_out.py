@@ -1,0 +1,101 @@
+"""Leave-out re-solves: what an edit would do without some corrections, from cached targets.
+
+Cheap, because nothing is optimised and nothing is stored: one solve, the update laid on the live model's
+weight for the length of a block, and only the probes asked that broke.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from corrigenda.config import Gates
+from corrigenda.editing import engine
+from corrigenda.models.loading import LanguageModel
+from corrigenda.storage import ledger
+from corrigenda.storage.manifests import Release
+from corrigenda.tasks.edit import Background, Edit, background_text, targets
+from corrigenda.tasks.night import Night
+from corrigenda.validation import gates, rows, scoring
+from corrigenda.validation.drift import as_base, drift
+from corrigenda.validation.gates import OF_PROBES, Gate
+from corrigenda.validation.leave_out import Damage
+from corrigenda.validation.probes import Probe
+from corrigenda.validation.tables import SCORES
+
+_OF_TEXT = ("perplexity_rise", "drift_nats")
+
+
+class Trials:
+    """Edits that leave some of a candidate's corrections out, and what each does.
+
+    told   what is worth keeping of each probe that broke, by its name
+    """
+
+    def __init__(
+        self,
+        night: Night,
+        base: Release,
+        model: LanguageModel,
+        background: Background,
+        candidate: Edit,
+        scored: pa.Table,
+        short: Sequence[Gate],
+    ) -> None:
+        self.night, self.base, self.model = night, base, model
+        self.background, self.candidate = background, candidate
+        self.short = [gate for gate in short if gate.gate in gates.DAMAGE]
+        kinds = [OF_PROBES[gate.gate] for gate in self.short if gate.gate in OF_PROBES]
+        self.probes = [Probe(**row) for row in gates.broken(scored, kinds)]
+        self.told = {p.probe_id: {"prompt": p.prompt, "expected": p.expected} for p in self.probes}
+        self._asked = Counter(scored["kind"].to_pylist())
+        self._original = model.weight(candidate.layer).detach().clone()
+
+    def damage(self, left_out: frozenset[str], advance: Callable[[int], None]) -> Damage:
+        """What the edit does without these corrections; tells `advance` of one trial more."""
+        with self.model.trial(self.candidate.layer, self._update(left_out)):
+            broken = self._broken()
+            figures = self._of_text()
+        for gate in self.short:
+            if gate.gate in OF_PROBES and gate.figure is not None:
+                kind = OF_PROBES[gate.gate]
+                mended = sum(p.kind == kind and p.probe_id not in broken for p in self.probes)
+                figures[gate.gate] = gate.figure - mended / self._asked[kind]
+        advance(1)
+        return Damage(figures, broken)
+
+    def _update(self, left_out: frozenset[str]) -> Tensor:
+        """What the next candidate would add to the weight: the whole solve, from targets that are known."""
+        kept = ledger.quarantine(self.candidate.ledger, left_out, "trial")
+        found = targets(self.night, self.base, self.model, self.candidate.layer, self.background, kept)
+        if not found.known:
+            weight = self._original
+            return torch.zeros_like(weight.T if self.model.family.stored_transposed else weight)
+        settings = self.night.settings.editing
+        return engine.solve_balanced(found.known, self.background.covariance, settings).update
+
+    def _broken(self) -> frozenset[str]:
+        scores = scoring.score(self.model, self.probes)
+        judged = _judged(self.probes, scores)
+        passed = zip(judged["probe_id"].to_pylist(), judged["pass_after"].to_pylist(), strict=True)
+        return frozenset(name for name, passes in passed if not passes)
+
+    def _of_text(self) -> dict[str, float]:
+        wanted = [gate.gate for gate in self.short if gate.gate in _OF_TEXT]
+        if not wanted:
+            return {}
+        text = background_text(self.night, self.base, self.model, self.night.settings.drift, "held-out text")
+        as_it_was = as_base(self.model, self.candidate.layer, self._original)
+        drifted = drift(self.model, text.tolist(), as_it_was)
+        figures = gates.verdict(_judged((), SCORES.empty_table(), drifted), Gates()).figures
+        return {name: float(figures[name] or 0.0) for name in wanted}
+
+
+def _judged(probes: Sequence[Probe], scores: pa.Table, drifted: pa.Table | None = None) -> pa.Table:
+    now = datetime.now(UTC)
+    return rows.judge(probes, scores, scores, drifted, run_id="trial", model="", scored_at=now)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from corrigenda.errors import CorrigendaError, CorruptBlobError, NotFoundError
-from corrigenda.storage import blobs, lease, manifests, refs
+from corrigenda.storage import blobs, layouts, lease, manifests, refs
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.manifests import Release
@@ -64,7 +64,9 @@ def _model(
                 if name == "latest":
                     yield Finding("warning", model, "is not registered yet", "Start `corrigenda run`")
                 continue
-            manifests.by_digest(store, ref.manifest)
+            head = manifests.by_digest(store, ref.manifest)
+            if name == "latest":
+                yield from _laid_out(store, head)
             for release in manifests.ancestry(store, ref.manifest):
                 if release.digest not in checked:
                     checked.add(release.digest)
@@ -75,6 +77,13 @@ def _model(
     if holder:
         left = holder.expires_at - time.time()
         yield Finding("ok", model, f"is being worked on by {holder.owner}, lease for {left:.0f} s more")
+
+
+def _laid_out(store: ObjectStore, head: Release) -> Iterator[Finding]:
+    """Readers without corrigenda find the published release whole, where they find releases at all."""
+    if layouts.in_use(store, head.model) and not layouts.is_whole(store, head):
+        remedy = f"Start `corrigenda run --model {head.model} --layout hf`"
+        yield Finding("fault", layouts.prefix_of(head), "is not the whole published release", remedy)
 
 
 def _release(

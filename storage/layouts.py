@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from corrigenda.errors import NotFoundError, UsageError
+from corrigenda.errors import CorruptBlobError, NotFoundError, UsageError
 from corrigenda.facts import sha256_hex
 from corrigenda.storage import blobs, manifests, signatures
 from corrigenda.storage.blobs import BlobRef
@@ -52,12 +52,19 @@ def assemble(store: ObjectStore, release: Release) -> str:
     return prefix
 
 
-def is_whole(store: ObjectStore, release: Release) -> bool:
-    """Whether the prefix holds every file of this very release, by name and size."""
+def is_whole(store: ObjectStore, release: Release, *, deep: bool = False) -> bool:
+    """Whether the prefix holds every file of this very release, by name and size; `deep`: by its bytes."""
     prefix = prefix_of(release)
     sizes = {info.key.removeprefix(prefix): info.size for info in store.list(prefix)}
     there = all(sizes.get(path) == ref.size for path, ref in release.files.items())
-    return there and _claimed(store, release, prefix)
+    if not there or not _claimed(store, release, prefix):
+        return False
+    try:
+        for path, ref in release.files.items() if deep else ():
+            blobs.verify(store, ref, prefix + path)
+    except (CorruptBlobError, NotFoundError):
+        return False
+    return True
 
 
 def in_use(store: ObjectStore, model: str) -> bool:

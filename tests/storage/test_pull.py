@@ -27,7 +27,7 @@ from corrigenda.errors import (
     UsageError,
 )
 from corrigenda.facts import sha256_hex
-from corrigenda.storage import blobs, download, manifests, publish, ranges, refs
+from corrigenda.storage import blobs, doctor, download, layouts, manifests, publish, ranges, refs
 from corrigenda.storage.manifests import RESERVED, Release
 from corrigenda.storage.pull import check, parse_target, pull, resolve
 from corrigenda.storage.refs import Ref, Seen
@@ -243,6 +243,25 @@ def test_every_damaged_byte_of_a_store_is_noticed_before_anything_switches(local
                 pull(local_store, MODEL, "latest", tmp_path / "fresh")
             assert not (tmp_path / "fresh").exists(), place
     assert bytes_of(dest) == before
+
+
+def test_every_damaged_byte_of_a_store_is_found_by_the_doctor(local_store, base):
+    """Any file: refs, their history, manifests by digest and by number, all blobs, the copies for others."""
+    made = [release(local_store, base, seed) for seed in (7, 8)]
+    layouts.assemble(local_store, made[-1])
+    draw = random.Random(1)
+    files = [local_store.root / info.key for info in local_store.list("")]
+    assert len(files) > 25
+    for _ in range(scaled(60)):
+        path = draw.choice(files)
+        with damaged(path, draw) as place:
+            assert faults_of(local_store), (path, place)
+    assert not faults_of(local_store)
+
+
+def faults_of(store) -> list[str]:
+    """What the doctor finds when it reads everything."""
+    return [found.what for found in doctor.examine(store, deep=True) if found.level == "fault"]
 
 
 def noticed(look) -> bool:

@@ -113,7 +113,8 @@ def _cached_tensor(night: Night, kind: str, key: Any, compute: Callable[[], Tens
     digest = digest_of(key)
     body = cache.lookup(night.store, kind, digest)
     if body is None:
-        body = save_tensors({kind: compute()}, {"format": "pt"})
+        # An inverse comes out column-major, which safetensors refuses.
+        body = save_tensors({kind: compute().contiguous()}, {"format": "pt"})
         cache.remember(night.store, kind, digest, body)
     stored: Tensor = load_tensors(body)[kind]
     return stored

@@ -14,7 +14,7 @@ FOLDERS  := editing flows models storage tasks validation
 VIEW     := build/types/corrigenda
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-layers bench-scoring bench-agreement bench-poison docs lock clean
+.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-store bench-layers bench-scoring bench-agreement bench-poison docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,7 +33,7 @@ check: dev  ## ruff, mypy, imports
 	$(BIN)/mypy -p corrigenda
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: bench-edit bench-quality bench-queue bench-layers bench-scoring bench-agreement bench-poison  ## all benchmarks
+bench: bench-edit bench-quality bench-queue bench-store bench-layers bench-scoring bench-agreement bench-poison  ## all benchmarks
 
 bench-edit: $(VENV)/.dev  ## speed of a batch of edits
 	$(BIN)/python -m bench.edit
@@ -43,6 +43,9 @@ bench-quality: $(VENV)/.dev  ## quality of a batch of edits
 
 bench-queue: $(VENV)/.dev  ## a million queued rows
 	$(BIN)/python bench/bench_queue.py
+
+bench-store: $(VENV)/.dev  ## what a release costs on the wire, and a pull beside a plain download
+	$(BIN)/python bench/bench_store.py
 
 bench-layers: $(VENV)/.dev  ## the golden-layer study
 	$(BIN)/python -m bench.layers

@@ -4,7 +4,8 @@
     CORRIGENDA_BENCH_MB=64                       size of the synthetic one
 
 Starts its own SeaweedFS server. The plain download is boto3's `download_file` of the same objects, one
-after the other as any script does it; both write to the same disk, in turns, the best of ROUNDS.
+after the other as any script does it; both write to the same disk. They take turns, and the ratio is the
+median over the rounds, so that the noise of the machine meets both.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "storage"))
 
-from store_servers import BUCKET, free_port, location, serve, weed_command
+from store_servers import BUCKET, free_port, location, sent_bytes, serve, weed_command
 
-from corrigenda.storage import blobs, publish, refs, tensors
+from corrigenda.storage import blobs, layouts, publish, refs, tensors
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.publish import Candidate
 from corrigenda.storage.pull import check, pull
 from corrigenda.storage.s3 import S3Store
 from corrigenda.storage.tensors import RawTensor
 
-ROUNDS = 5
+ROUNDS = 9
 LAYERS = 30
 MODEL = "bench"
+
+Action = Callable[[Path], object]
 
 
 def synthetic(directory: Path, megabytes: int) -> Path:
@@ -52,21 +55,6 @@ def random_tensor(rows: int) -> RawTensor:
     return RawTensor("F32", (rows, 1536), os.urandom(rows * 1536 * 4))
 
 
-@contextmanager
-def sent_bytes(store: S3Store) -> Iterator[list[int]]:
-    """Counts the bytes of all request bodies while the block runs."""
-    sent = [0]
-
-    def count(request: object, **_: object) -> None:
-        sent[0] += int(getattr(request, "headers", {}).get("Content-Length", 0))
-
-    store.client.meta.events.register("before-send.s3", count)
-    try:
-        yield sent
-    finally:
-        store.client.meta.events.unregister("before-send.s3", count)
-
-
 def plain_download(store: S3Store, release: Release, into: Path) -> None:
     into.mkdir()
     for path, ref in release.files.items():
@@ -75,17 +63,17 @@ def plain_download(store: S3Store, release: Release, into: Path) -> None:
         store.client.download_file(BUCKET, store.prefix + blobs.key(ref.digest), str(target))
 
 
-def best_in_turns(actions: list[Callable[[Path], object]], folder: Path) -> list[float]:
-    """Seconds of each action's fastest round; they take turns, and every round starts from nothing."""
-    seconds: list[list[float]] = [[] for _ in actions]
-    for _ in range(ROUNDS):
-        for action, took in zip(actions, seconds, strict=True):
+def in_pairs(plain: Action, ours: Action, folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds of both actions, round by round, each from nothing; who is first changes every round."""
+    took: dict[int, list[float]] = {0: [], 1: []}
+    for round_ in range(ROUNDS):
+        for which in (0, 1) if round_ % 2 else (1, 0):
             folder.mkdir()
             start = time.perf_counter()
-            action(folder / "dest")
-            took.append(time.perf_counter() - start)
+            (plain, ours)[which](folder / "dest")
+            took[which].append(time.perf_counter() - start)
             shutil.rmtree(folder)
-    return [min(took) for took in seconds]
+    return took[0], took[1]
 
 
 def measure(endpoint: str, directory: Path, scratch: Path) -> dict[str, float]:
@@ -109,11 +97,14 @@ def measure(endpoint: str, directory: Path, scratch: Path) -> dict[str, float]:
         publish.stage(store, base, files, candidate, parent=staged)
     moved = pull(store, MODEL, "latest", scratch / "host").downloaded
 
-    actions = [
+    with sent_bytes(store) as laid_out:
+        layouts.assemble(store, staged)
+    boto3_s, pull_s = in_pairs(
         lambda dest: plain_download(store, staged, dest),
         lambda dest: pull(store, MODEL, "latest", dest),
-    ]
-    boto3_s, pull_s = best_in_turns(actions, scratch / "timed")
+        scratch / "timed",
+    )
+    ratios = [ours / plain for ours, plain in zip(pull_s, boto3_s, strict=True)]
     assert check(scratch / "host").faults == ()
     return {
         "checkpoint_bytes": base.size,
@@ -121,9 +112,12 @@ def measure(endpoint: str, directory: Path, scratch: Path) -> dict[str, float]:
         "release_sent_share": round(release_sent[0] / base.size, 5),
         "release_again_sent_bytes": again_sent[0],
         "pull_share": round(moved / base.size, 5),
-        "boto3_s": round(boto3_s, 3),
-        "pull_s": round(pull_s, 3),
-        "pull_over_boto3": round(pull_s / boto3_s, 3),
+        "layout_sent_bytes": laid_out[0],
+        "boto3_s": round(median(boto3_s), 3),
+        "pull_s": round(median(pull_s), 3),
+        "pull_over_boto3": round(median(ratios), 3),
+        "pull_over_boto3_from": round(min(ratios), 3),
+        "pull_over_boto3_to": round(max(ratios), 3),
     }
 
 

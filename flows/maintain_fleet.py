@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow
 
+from corrigenda.config import Layout
 from corrigenda.errors import CorrigendaError, PartialFleetError
 from corrigenda.flows.maintain_model import maintain_model
 from corrigenda.storage.intake import Intake
@@ -16,18 +17,22 @@ from corrigenda.tasks.night import Night, OpenFleet, open_fleet
 
 @flow(name="maintain-fleet", flow_run_name="maintain-fleet", persist_result=False)
 def maintain_fleet(
-    config: str = "fleet.toml", models: list[str] | None = None, dry_run: bool = False
+    config: str = "fleet.toml",
+    models: list[str] | None = None,
+    dry_run: bool = False,
+    layouts: list[Layout] | None = None,
 ) -> dict[str, Any]:
     """Correct the fleet; returns what happened, JSON-able: `models`, `queue`, and `exit_code`.
 
     config    the fleet's configuration file
     models    names of the models to run; default: all of the fleet
     dry_run   say what would be taken in, and change nothing
+    layouts   how releases are laid out in the store, besides what the configuration says
 
     Raises PartialFleetError, with the same as its fact `outcome`, when a model failed: the orchestrator
     then shows the run as failed.
     """
-    fleet = open_fleet(Path(config))
+    fleet = open_fleet(Path(config), layouts or ())
     names = [fleet.config.model(name).name for name in models or [m.name for m in fleet.config.models]]
     found = read_queue(fleet, names, dry_run=dry_run)
     run = preview if dry_run else attempt

@@ -9,11 +9,12 @@ from prefect import flow
 from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage.manifests import Release
-from corrigenda.tasks.edit import Edit, edit, load_base, measure_background, register
+from corrigenda.tasks.edit import Edit, edit, load_base, measure_background
 from corrigenda.tasks.ingest import Plan, take_in, told
 from corrigenda.tasks.localize import localize_task
 from corrigenda.tasks.night import Night
-from corrigenda.tasks.publish import asked_for, publish_release, stage, stage_books
+from corrigenda.tasks.publish import asked_for, furnish_head, publish_release, stage, stage_books
+from corrigenda.tasks.register import register
 from corrigenda.tasks.validate import (
     Proof,
     gate_error,
@@ -37,7 +38,7 @@ def maintain_model(night: Night) -> dict[str, Any]:
         plan = take_in(night)
         if not needs_edit(night, plan):
             if not plan.new_files:
-                return outcome(night, plan, "unchanged", plan.head)
+                return outcome(night, plan, "unchanged", furnish_head(night, plan))
             release = publish_release(night, plan, stage_books(night, base, plan))
             return outcome(night, plan, "published", release)
         model = load_base(night, base)

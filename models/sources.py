@@ -1,4 +1,5 @@
 """From a model's `source` to a local Hugging Face directory: hub id, directory, GGUF file or demo.
+A source in a bucket is fetched by `storage.origins`.
 
 Conversions happen once and are cached by the digest of what they read. Knows pip, the hub's client and
 transformers' GGUF reader; nothing of stores.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import string
 import subprocess
 import sys
 import tempfile
@@ -39,6 +41,8 @@ DEMO_MODELS = {
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }
+_HUB_NAME = frozenset(string.ascii_letters + string.digits + "-_.")
+HUB_ENDPOINT: str | None = None  # None: the client's own, which HF_ENDPOINT sets
 # Part of every conversion's cache key: bump when the output of a conversion changes.
 CONVERSION_VERSION = 1
 
@@ -68,10 +72,20 @@ def resolve(source: str, *, root: Path, cache: Path | None = None) -> Path:
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise NotFoundError(
             "the model's source is not there",
-            remedy="Give a directory, a .gguf file, a hub id (owner/name), or demo:NAME",
+            remedy="Give a directory, a .gguf file, a hub id (owner/name), s3://bucket/prefix, or demo:NAME",
             source=source,
         )
     return _from_hub(source)
+
+
+def hub_id_of(source: str) -> str | None:
+    """The public id of a model's source; None for a file, a directory or a bucket."""
+    if source.startswith("demo:"):
+        demo = DEMO_MODELS.get(source.removeprefix("demo:"))
+        return demo.hub_id if demo else None
+    owner, slash, name = source.partition("/")
+    plain = all(part and part[0].isalnum() and _HUB_NAME.issuperset(part) for part in (owner, name))
+    return source if slash and plain and not name.endswith(".gguf") else None
 
 
 def _demo(name: str, cache: Path) -> Path:
@@ -163,9 +177,9 @@ def _from_hub(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns, endpoint=HUB_ENDPOINT))
     except RepositoryNotFoundError as fault:
         raise NotFoundError("the hub has no such model", remedy="Check its id", source=hub_id) from fault
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as fault:

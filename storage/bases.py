@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from corrigenda.facts import digest_of
 from corrigenda.storage import blobs, tensors
 from corrigenda.storage.blobs import BlobRef
+from corrigenda.storage.manifests import LAID_OUT, SIGNATURE
 from corrigenda.storage.objects import ObjectStore
 from corrigenda.storage.tensors import TensorSlice
 
 SHARD_BYTES = 2 << 30  # of the tensors that are never edited
+# Of the directory that is registered, when it was a release of somebody's; they would speak of other files.
+_FOREIGN = frozenset({LAID_OUT, SIGNATURE})
 # Weights in other formats would be stale beside an edited shard, and loaders might prefer them.
 _OTHER_WEIGHTS = frozenset({".bin", ".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".pth", ".pt", ".ckpt"})
 _TOKENIZER_FILES = frozenset({
@@ -60,13 +63,22 @@ def put_shards(
 
 
 def other_files(directory: Path) -> Iterator[Path]:
-    """Configuration, tokenizer, templates, licence: all files but weights and what is hidden."""
+    """Configuration, tokenizer, templates, licence: all files that a release takes over as they are."""
     for path in sorted(directory.rglob("*")):
-        inner = path.relative_to(directory)
-        hidden = any(part.startswith(".") for part in inner.parts)
-        weights = path.suffix in {".safetensors", *_OTHER_WEIGHTS} or path.name.endswith(".index.json")
-        if path.is_file() and not hidden and not weights:
+        if path.is_file() and is_other(PurePosixPath(path.relative_to(directory))):
             yield path
+
+
+def is_weights(path: PurePosixPath) -> bool:
+    """Whether a checkpoint's file, by its path, holds weights that are read here, or says where they are."""
+    return path.suffix == ".safetensors" or path.name == tensors.INDEX
+
+
+def is_other(path: PurePosixPath) -> bool:
+    """Whether a file is taken over as it is: no weights of any format, no signature, nothing hidden."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    weights = path.suffix in {".safetensors", *_OTHER_WEIGHTS} or path.name.endswith(".index.json")
+    return not hidden and not weights and path.name not in _FOREIGN
 
 
 def tokenizer_digest(files: Mapping[str, BlobRef]) -> str:

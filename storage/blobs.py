@@ -93,27 +93,30 @@ def fetch(store: ObjectStore, ref: BlobRef, path: Path) -> None:
     """
     try:
         with path.open("wb") as file:
-            for chunk in _verified_chunks(store, ref):
+            for chunk in _verified_chunks(store, ref, key(ref.digest)):
                 file.write(chunk)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
 
 
-def verify(store: ObjectStore, ref: BlobRef) -> None:
-    """Read a blob and hash it, some megabytes at a time. Raises NotFoundError, CorruptBlobError."""
-    for _ in _verified_chunks(store, ref):
+def verify(store: ObjectStore, ref: BlobRef, where: str | None = None) -> None:
+    """Read a blob and hash it, some megabytes at a time. Raises NotFoundError, CorruptBlobError.
+
+    where   the key of a copy of the blob, which is read instead
+    """
+    for _ in _verified_chunks(store, ref, where or key(ref.digest)):
         pass
 
 
-def _verified_chunks(store: ObjectStore, ref: BlobRef) -> Iterator[bytes]:
-    """The blob piece by piece; the last step raises when the pieces did not match the name."""
-    found = store.stat(key(ref.digest))
+def _verified_chunks(store: ObjectStore, ref: BlobRef, where: str) -> Iterator[bytes]:
+    """The bytes at `where` piece by piece; the last step raises when they are not the blob's."""
+    found = store.stat(where)
     if found is None:
         raise missing(store, ref.digest)
     digest = hashlib.sha256()
     for start in range(0, ref.size, SPAN):
-        chunk = store.get_range(key(ref.digest), start, min(start + SPAN, ref.size))
+        chunk = store.get_range(where, start, min(start + SPAN, ref.size))
         digest.update(chunk)
         yield chunk
     if digest.hexdigest() != ref.digest or found.size != ref.size:

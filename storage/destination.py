@@ -19,7 +19,7 @@ from corrigenda.facts import sha256_hex
 from corrigenda.storage import manifests
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.download import BlobFolder, place
-from corrigenda.storage.manifests import RESERVED, Release
+from corrigenda.storage.manifests import RESERVED, SIGNATURE, Release
 
 KEPT = 2  # finished directories: the current one, and one for readers that have it open
 FINISHED = "release-"
@@ -44,10 +44,12 @@ class Place:
         """The finished directory that the link points to."""
         return self.dest.parent / self.dest.readlink() if self.dest.is_symlink() else None
 
-    def shows(self, release: Release) -> bool:
-        """Whether the link points to that release."""
+    def shows(self, release: Release, signature: bytes | None = None) -> bool:
+        """Whether the link points to that release; with that signature, when one is given."""
         current = self.current()
-        return current is not None and (current / RESERVED / f"{release.digest}.json").is_file()
+        if current is None or not (current / RESERVED / f"{release.digest}.json").is_file():
+            return False
+        return signature is None or read_signature(current) == signature
 
     def require_ours(self) -> None:
         """Nothing of somebody else's is ever replaced; an empty directory may be."""
@@ -66,7 +68,7 @@ class Place:
         """Finished directories, oldest first."""
         return sorted(self.side.glob(f"{FINISHED}*"), key=lambda path: path.stat().st_mtime_ns)
 
-    def assemble(self, release: Release, folder: BlobFolder) -> Path:
+    def assemble(self, release: Release, folder: BlobFolder, signature: bytes | None = None) -> Path:
         """Build the release beside the others; the directory gets its name when it is complete."""
         token = secrets.token_hex(4)
         scratch = self.side / f"{UNFINISHED}{token}"
@@ -74,6 +76,8 @@ class Place:
             place(folder.path(ref), scratch / path)
         manifest = scratch / RESERVED / f"{release.digest}.json"
         manifest.parent.mkdir(parents=True)
+        if signature is not None:
+            (manifest.parent / SIGNATURE).write_bytes(signature)
         manifest.write_bytes(manifests.to_bytes(release))
         # Not the weights: waiting for the disk costs as much as the download. After a power cut a file
         # that did not reach the disk is too short, which the next pull sees, or fails `--check`.
@@ -124,15 +128,22 @@ def read_manifest(directory: Path) -> Release:
     return release
 
 
+def read_signature(directory: Path) -> bytes | None:
+    """The signature that a pulled directory carries, unverified; None when there is none."""
+    path = directory / RESERVED / SIGNATURE
+    return path.read_bytes() if path.is_file() else None
+
+
 def expected_names(release: Release) -> set[str]:
-    """All files of a finished directory."""
+    """All files of a finished directory, but for its signature."""
     return {*release.files, f"{RESERVED}/{release.digest}.json"}
 
 
 def names_in(directory: Path) -> set[str]:
-    """All that is in a directory but plain folders; links are listed, and not followed."""
+    """All that is in a directory but plain folders and its signature; links are listed, not followed."""
     found = (path for path in directory.resolve().rglob("*") if path.is_symlink() or not path.is_dir())
-    return {path.relative_to(directory.resolve()).as_posix() for path in found}
+    names = {path.relative_to(directory.resolve()).as_posix() for path in found}
+    return names - {f"{RESERVED}/{SIGNATURE}"}
 
 
 def looks_whole(directory: Path, release: Release) -> bool:

@@ -6,12 +6,13 @@ A check that fails is a finding, never an exception: the doctor goes on to the n
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from corrigenda.errors import CorrigendaError, CorruptBlobError, NotFoundError
-from corrigenda.storage import blobs, lease, manifests, refs
+from corrigenda.storage import blobs, layouts, lease, manifests, refs
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.manifests import Release
@@ -57,6 +58,7 @@ def _model(
 ) -> Iterator[Finding]:
     """Refs, then every release behind them with its files, then the lease."""
     checked: set[str] = set()
+    yield from _numbered(store, model)
     for name in refs.NAMES:
         try:
             ref = refs.read(store, model, name).ref
@@ -64,7 +66,10 @@ def _model(
                 if name == "latest":
                     yield Finding("warning", model, "is not registered yet", "Start `corrigenda run`")
                 continue
-            manifests.by_digest(store, ref.manifest)
+            deque(refs.log(store, model, name), maxlen=0)  # each move was read, or one is damaged
+            head = manifests.by_digest(store, ref.manifest)
+            if name == "latest":
+                yield from _laid_out(store, head, deep)
             for release in manifests.ancestry(store, ref.manifest):
                 if release.digest not in checked:
                     checked.add(release.digest)
@@ -75,6 +80,22 @@ def _model(
     if holder:
         left = holder.expires_at - time.time()
         yield Finding("ok", model, f"is being worked on by {holder.owner}, lease for {left:.0f} s more")
+
+
+def _numbered(store: ObjectStore, model: str) -> Iterator[Finding]:
+    """Manifests under their numbers are what a pull of a number reads."""
+    for number in manifests.numbers(store, model):
+        try:
+            manifests.read(store, model, number)
+        except CorrigendaError as fault:
+            yield _fault(f"{model}@{number}", fault)
+
+
+def _laid_out(store: ObjectStore, head: Release, deep: bool) -> Iterator[Finding]:
+    """Readers without corrigenda find the published release whole, where they find releases at all."""
+    if layouts.in_use(store, head.model) and not layouts.is_whole(store, head, deep=deep):
+        remedy = f"Delete what lies there, then start `corrigenda run --model {head.model} --layout hf`"
+        yield Finding("fault", layouts.prefix_of(head), "is not the whole published release", remedy)
 
 
 def _release(

@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrigenda.errors import CorrigendaError, CorruptBlobError, SetupError, StorageError
-from corrigenda.storage import blobs
-from corrigenda.storage.blobs import BlobRef
+from corrigenda.errors import SetupError
+from corrigenda.storage import blobs, ranges
+from corrigenda.storage.blobs import SPAN, BlobRef
 from corrigenda.storage.objects import ObjectStore
-
-SPAN = 8 << 20  # bytes of one ranged request
-WORKERS = 8
-AHEAD = 12  # requests in flight or waiting to be written: bounds memory to AHEAD * SPAN
-TRIES = 6  # of one range
-PAUSE_S = 0.05  # before the second try; doubles, with jitter
 
 Progress = Callable[[int], None]  # called with the number of bytes that have been written
 
@@ -106,28 +97,28 @@ def _pass(
 ) -> tuple[int, list[BlobRef]]:
     """One attempt at every blob; returns the bytes moved and the blobs whose digest came out wrong."""
     started = {ref: _begun(folder, ref) for ref in refs}
+    wanted = (
+        span
+        for ref, start in started.items()
+        for span in ranges.spans(blobs.key(ref.digest), start, ref.size)
+    )
     moved, failed = 0, []
-    with ThreadPoolExecutor(WORKERS) as pool, ThreadPoolExecutor(1) as writer:
-        bodies = _in_order(pool, store, _spans(started))
-        try:
-            for ref in refs:
-                with folder.partial(ref).open("ab") as file:
-                    digest = _digest_of_start(folder.partial(ref))
-                    for body in _take(bodies, ref.size - started[ref]):
-                        written = writer.submit(file.write, body)
-                        digest.update(body)
-                        written.result()
-                        moved += len(body)
-                        if progress:
-                            progress(len(body))
-                if digest.hexdigest() == ref.digest:
-                    folder.adopt(ref, folder.partial(ref))
-                else:
-                    folder.partial(ref).unlink()
-                    failed.append(ref)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with ranges.bodies(store, wanted) as bodies, ThreadPoolExecutor(1) as writer:
+        for ref in refs:
+            with folder.partial(ref).open("ab") as file:
+                digest = _digest_of_start(folder.partial(ref))
+                for body in ranges.take(bodies, ref.size - started[ref]):
+                    written = writer.submit(file.write, body)
+                    digest.update(body)
+                    written.result()
+                    moved += len(body)
+                    if progress:
+                        progress(len(body))
+            if digest.hexdigest() == ref.digest:
+                folder.adopt(ref, folder.partial(ref))
+            else:
+                folder.partial(ref).unlink()
+                failed.append(ref)
     return moved, failed
 
 
@@ -147,71 +138,6 @@ def _digest_of_start(path: Path) -> hashlib._Hash:
         while chunk := file.read(SPAN):
             digest.update(chunk)
     return digest
-
-
-def _spans(started: dict[BlobRef, int]) -> Iterator[tuple[str, int, int]]:
-    for ref, start in started.items():
-        for begin in range(start, ref.size, SPAN):
-            yield blobs.key(ref.digest), begin, min(begin + SPAN, ref.size)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, store: ObjectStore, spans: Iterator[tuple[str, int, int]]
-) -> Iterator[memoryview]:
-    """Bodies of ranges in the order of the ranges, some of them fetched ahead.
-
-    A body is valid until the next one is asked for: buffers are used again, because fresh memory of this
-    size costs more than the copying does.
-    """
-    waiting: deque[Future[memoryview]] = deque()
-    free: deque[bytearray] = deque()
-
-    def first() -> Iterator[memoryview]:
-        body = waiting.popleft().result()
-        yield body
-        if isinstance(body.obj, bytearray):
-            free.append(body.obj)
-
-    for span in spans:
-        waiting.append(pool.submit(_fetch, store, free, *span))
-        if len(waiting) >= AHEAD:
-            yield from first()
-    while waiting:
-        yield from first()
-
-
-def _take(bodies: Iterator[memoryview], size: int) -> Iterator[memoryview]:
-    """Bodies until `size` bytes have come."""
-    while size > 0:
-        body = next(bodies)
-        size -= len(body)
-        yield body
-
-
-def _fetch(store: ObjectStore, free: deque[bytearray], key: str, start: int, stop: int) -> memoryview:
-    """One range, however often the line is cut. Raises StorageError, CorruptBlobError."""
-    try:
-        buffer = free.popleft()
-    except IndexError:
-        buffer = bytearray(SPAN)
-    view = memoryview(buffer)[: stop - start]
-    for attempt in range(TRIES):
-        try:
-            if store.read_into(key, start, view) == len(view):
-                return view
-        except CorrigendaError as fault:
-            if not fault.retryable or attempt == TRIES - 1:
-                raise
-        time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
-    found = store.stat(key)
-    if found is not None and found.size < stop:
-        raise CorruptBlobError(
-            "a stored blob is shorter than its manifest says",
-            remedy="Run `corrigenda doctor`",
-            key=key,
-            size=found.size,
-        )
-    raise StorageError("a download was cut again and again", remedy="Run the same command again", key=key)
 
 
 def place(source: Path, target: Path) -> None:

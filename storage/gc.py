@@ -15,10 +15,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from corrigenda.errors import CorruptBlobError, NotFoundError
-from corrigenda.storage import blobs, cache, lease, manifests, refs
+from corrigenda.storage import blobs, cache, layouts, lease, manifests, refs
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.objects import ObjectInfo, ObjectStore
+from corrigenda.storage.refs import Ref
 
 GRACE = timedelta(days=7)
 
@@ -61,6 +62,8 @@ def plan(store: ObjectStore, policy: Policy | None = None) -> Plan:
     marked, numbered = _mark_releases(store, policy.releases, before)
     named = (info for model in manifests.models(store) for info in _manifest_objects(store, model))
     doomed = [info for info in named if info.key not in numbered and info.modified < before]
+    doomed += _signatures_of_others(store, marked, before)
+    doomed += _old_prefixes(store, before)
     stale, alive = _sort_cache(store, policy)
     marked |= alive
     kept = size = 0
@@ -108,7 +111,7 @@ def _mark_releases(store: ObjectStore, newest: int | None, before: datetime) -> 
 
 def _kept(store: ObjectStore, model: str, newest: int | None, before: datetime) -> Iterator[Release]:
     """Release 0, the newest of the history behind each ref, what a ref left or was staged just now."""
-    heads = [head for name in refs.NAMES for head in _heads(store, model, name, before)]
+    heads = [head.manifest for head in _heads(store, model, before)]
     for digest in dict.fromkeys(heads):
         manifests.by_digest(store, digest)  # a missing head is a fault, not the end of a history
         yield from islice(manifests.ancestry(store, digest), newest)
@@ -121,14 +124,36 @@ def _kept(store: ObjectStore, model: str, newest: int | None, before: datetime) 
             raise
 
 
-def _heads(store: ObjectStore, model: str, name: str, before: datetime) -> Iterator[str]:
-    """Manifests that a ref points to, or pointed to until after `before`: rollbacks err, too."""
-    left: datetime | None = None
-    for ref in refs.log(store, model, name):
-        if left is not None and left < before:
-            return
-        yield ref.manifest
-        left = datetime.fromisoformat(ref.moved_at)
+def _heads(store: ObjectStore, model: str, before: datetime) -> Iterator[Ref]:
+    """Where the refs point, or pointed until after `before`: rollbacks err, too."""
+    for name in refs.NAMES:
+        left: datetime | None = None
+        for ref in refs.log(store, model, name):
+            if left is not None and left < before:
+                break
+            yield ref
+            left = datetime.fromisoformat(ref.moved_at)
+
+
+def _signatures_of_others(store: ObjectStore, kept: set[str], before: datetime) -> Iterator[ObjectInfo]:
+    """Signatures of manifests that are not kept."""
+    for model in manifests.models(store):
+        for info in store.list(f"models/{model}/signatures/"):
+            if PurePosixPath(info.key).stem not in kept and info.modified < before:
+                yield info
+
+
+def _old_prefixes(store: ObjectStore, before: datetime) -> Iterator[ObjectInfo]:
+    """Full copies for other readers, of releases that no ref points to: each is as large as a checkpoint.
+
+    Nothing is lost with them: they are assembled again from the blobs of a kept release.
+    """
+    current = {
+        (model, head.release) for model in manifests.models(store) for head in _heads(store, model, before)
+    }
+    for name, objects in layouts.prefixes(store).items():
+        if name not in current and all(info.modified < before for info in objects):
+            yield from objects
 
 
 def _digests_in(value: Any) -> Iterator[str]:

@@ -21,6 +21,8 @@ from corrigenda.storage.objects import ObjectStore
 
 FORMAT = "corrigenda-release-1"
 RESERVED = ".corrigenda"  # where a pulled directory keeps its manifest
+LAID_OUT = "corrigenda-manifest.json"  # the manifest in a prefix that is laid out for others
+SIGNATURE = "model.sig"  # beside the manifest of a pulled directory, or in a prefix
 _OBJECTS = ("base", "settings", "counts", "gates", "provenance")
 
 
@@ -88,7 +90,7 @@ def from_bytes(body: bytes) -> Release:
             raise ValueError(f"the format is not {FORMAT}")
         _check_scalars(plain)
         plain["files"] = {
-            _safe_path(path): BlobRef.from_json(ref) for path, ref in sorted(plain["files"].items())
+            safe_path(path): BlobRef.from_json(ref) for path, ref in sorted(plain["files"].items())
         }
         for name in ("ledger", "consumed"):
             plain[name] = BlobRef.from_json(plain[name]) if plain.get(name) else None
@@ -213,7 +215,7 @@ def _check_scalars(plain: Mapping[str, Any]) -> None:
     check_model(model)
 
 
-def _safe_path(path: str) -> str:
+def safe_path(path: str) -> str:
     """A relative path that stays inside of the directory on every file system, or ValueError."""
     parts = path.split("/")
     plain = all(part not in ("", ".", "..") and part == part.strip() for part in parts)

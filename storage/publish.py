@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from corrigenda.errors import NotFoundError, UsageError
-from corrigenda.storage import bases, blobs, manifests, refs, tensors
+from corrigenda.storage import bases, blobs, layouts, manifests, refs, tensors
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.objects import ObjectStore, require_conditional_writes
@@ -45,6 +45,7 @@ def register_base(
     source: str,
     editable: Sequence[str],
     shard_bytes: int = bases.SHARD_BYTES,
+    prepare: Callable[[Release], object] = lambda release: None,
 ) -> Release:
     """Publish a Hugging Face directory as release 0, re-sharded so that each editable tensor is alone.
 
@@ -52,6 +53,7 @@ def register_base(
     Doing it twice is doing it once.
 
     editable   names of the tensors that a release may replace, as the model or the checkpoint calls them
+    prepare    what must happen to release 0 before `latest` points to it (it may be signed)
 
     Raises UsageError when the name belongs to another base; NotFoundError for a missing tensor; SetupError
     when the store ignores conditional writes.
@@ -76,6 +78,7 @@ def register_base(
     release = Release(model=model, number=0, files=files, created_at=_now(), base=base)
     release = replace(release, provenance=statement(release, parent=None, details={}))
     written = _write_base(store, release)
+    prepare(written)
     refs.advance(store, model, "latest", seen=seen, to=Ref.to(written, "the base was registered"))
     return written
 
@@ -142,6 +145,7 @@ def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tu
 
     Where it is there already, nothing is written.
     Ledger and consumed files move with it: corrections that later releases took in wait in the queue again.
+    Where releases of the model are laid out for other readers, the older one is, too, before the ref moves.
 
     Raises NotFoundError when that release was never published; LostRaceError.
     """
@@ -158,6 +162,8 @@ def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tu
         )
     if release.digest == now.manifest:
         return release, seen
+    if layouts.in_use(store, model):
+        layouts.assemble(store, release)
     said = f"rolled back from {now.release} to {to}" + (f": {reason}" if reason else "")
     return release, refs.advance(store, model, "latest", seen=seen, to=Ref.to(release, said))
 

@@ -7,12 +7,13 @@ pull. Needs neither torch nor an orchestrator.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from corrigenda.errors import CorruptBlobError, UsageError
-from corrigenda.storage import manifests, refs
+from corrigenda.storage import manifests, refs, signatures
 from corrigenda.storage.destination import (
     Place,
     expected_names,
@@ -22,6 +23,7 @@ from corrigenda.storage.destination import (
     looks_whole,
     names_in,
     read_manifest,
+    read_signature,
 )
 from corrigenda.storage.download import BlobFolder, Progress, download, holds, place, require_space
 from corrigenda.storage.manifests import Release
@@ -86,18 +88,22 @@ def pull(
     cache: Path | None = None,
     *,
     repair: bool = False,
+    trusted: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Pulled:
     """Make `dest` the release `ref` of `model`, downloading only what neither it nor the cache has.
 
     cache    a directory of blobs that several destinations share by hard links; default: beside `dest`
     repair   hash everything again although `dest` shows the release already, and mend what is wrong
+    trusted  public keys (PEM files): only what one of them has signed is taken, and nothing else fetched
 
     Safe to kill at any moment and to run again. Raises NotFoundError, UsageError (dest is something of
-    somebody else's), CorruptBlobError (nothing was switched), StorageError (run it again: it goes on).
+    somebody else's), SignatureError and CorruptBlobError (nothing was switched), StorageError (run it
+    again: it goes on).
     """
     release = resolve(store, model, ref)
-    return materialise(store, release, dest, cache, repair=repair, progress=progress)
+    signature = signatures.require(store, release, trusted) if trusted else None
+    return materialise(store, release, dest, cache, repair=repair, signature=signature, progress=progress)
 
 
 def materialise(
@@ -107,11 +113,13 @@ def materialise(
     cache: Path | None = None,
     *,
     repair: bool = False,
+    signature: bytes | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
     """Make `dest` the given release, whether or not a manifest of it is in the store yet.
 
-    A candidate is tested from the very blobs that its consumers would get. Raises as `pull` does.
+    A candidate is tested from the very blobs that its consumers would get. A signature is laid beside the
+    manifest, so that it can be checked without the store. Raises as `pull` does.
     """
     place_of = Place.of(dest)
     with ExitStack() as held, explained(dest):
@@ -121,20 +129,25 @@ def materialise(
         folder.prepare()
         if cache:
             held.enter_context(locked(folder.lock))
-        if not repair and place_of.shows(release) and looks_whole(place_of.dest, release):
+        if not repair and place_of.shows(release, signature) and looks_whole(place_of.dest, release):
             return Pulled(release, dest, 0, release.size, was_current=True)
         downloaded = _fill(store, release, folder, place_of, progress)
-        place_of.switch(place_of.assemble(release, folder))
+        place_of.switch(place_of.assemble(release, folder, signature))
         place_of.tidy(folder if cache is None else None)
         return Pulled(release, dest, downloaded, release.size - downloaded)
 
 
-def check(dest: Path) -> Checked:
+def check(dest: Path, trusted: Sequence[Path] = ()) -> Checked:
     """Hash every file of a pulled directory against its manifest; needs no network.
 
-    Raises NotFoundError when this is no pulled directory, CorruptBlobError when its manifest is damaged.
+    trusted   public keys (PEM files), one of which must have signed the release
+
+    Raises NotFoundError when this is no pulled directory, CorruptBlobError when its manifest is damaged,
+    SignatureError.
     """
     release = read_manifest(dest)
+    if trusted:
+        signatures.require_good(read_signature(dest), release, trusted)
     faults = [
         f"{path}: {_fault(dest / path)}" for path, r in release.files.items() if not holds(dest / path, r)
     ]

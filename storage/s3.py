@@ -180,6 +180,16 @@ class S3Store:
         said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         return parsedate_to_datetime(said).timestamp() - time.time() if said else 0.0
 
+    def md5_of(self, info: ObjectInfo) -> str | None:
+        """The MD5 of a listed object where its ETag is one: not of uploads in parts or under a KMS key."""
+        etag = info.version.strip('"')
+        if len(etag) != 32 or not set(etag) <= set("0123456789abcdef"):
+            return None
+        with self._explained(info.key):
+            head = self.client.head_object(Bucket=self.bucket, Key=self._key(info.key))
+        encrypted = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
+        return None if encrypted or "SSECustomerAlgorithm" in head else etag
+
     def _key(self, key: str) -> str:
         return self.prefix + checked_key(key)
 

@@ -1,4 +1,4 @@
-"""The heavy part of a night: register and load the base, measure its background, edit its golden layer."""
+"""The heavy part of a night: load the base, measure its background, edit its golden layer."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from torch import Tensor
 from corrigenda.config import Corpus
 from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, sensitivity
 from corrigenda.editing.engine import Targets
-from corrigenda.errors import SetupError
 from corrigenda.facts import digest_of
-from corrigenda.models import loading, sources
-from corrigenda.models.families import family_of
+from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
-from corrigenda.storage import cache, ledger, manifests, publish, pull, refs
+from corrigenda.storage import cache, ledger, publish, pull
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.tensors import RawTensor
@@ -61,36 +59,6 @@ class Edit:
     computed: int
     cached: int
     settings: dict[str, Any]
-
-
-@task(**RETRIED)
-def register(night: Night) -> Release:
-    """Release 0 of the model; its base is fetched and stored on the first night only."""
-    if refs.read(night.store, night.name, "latest").ref is not None:
-        return manifests.read(night.store, night.name, 0)
-    directory = sources.resolve(night.entry.source, root=night.fleet.config.root)
-    return publish.register_base(
-        night.store,
-        night.name,
-        directory,
-        source=night.entry.source,
-        editable=editable_tensors(directory),
-    )
-
-
-def editable_tensors(directory: Path) -> list[str]:
-    """Names of the tensors that an edit may replace, from the configuration alone."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    family = family_of(str(config.get("model_type")))
-    inner = config.get("text_config", config)
-    count = inner.get("num_hidden_layers", inner.get("n_layer"))
-    if not isinstance(count, int):
-        raise SetupError(
-            "the configuration does not say how many layers there are",
-            remedy="Check config.json",
-            directory=str(directory),
-        )
-    return [family.weight_name(layer) for layer in range(count)]
 
 
 @task(**RETRIED)
@@ -146,6 +114,7 @@ def _cached_tensor(night: Night, kind: str, key: Any, compute: Callable[[], Tens
     digest = digest_of(key)
     body = cache.lookup(night.store, kind, digest)
     if body is None:
+        # An inverse comes out column-major, which safetensors refuses.
         body = save_tensors({kind: compute().contiguous()}, {"format": "pt"})
         cache.remember(night.store, kind, digest, body)
     stored: Tensor = load_tensors(body)[kind]

@@ -24,9 +24,10 @@ from corrigenda.storage import cache
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.objects import ObjectStore
 from corrigenda.storage.proxy_facts import pool_digest, read_proxy_facts
-from corrigenda.tasks.edit import load_base, register
+from corrigenda.tasks.edit import load_base
 from corrigenda.tasks.night import Night, open_fleet
 from corrigenda.tasks.options import RETRIED
+from corrigenda.tasks.register import register
 
 # Fewer known facts than this, and the sample is filled up with facts the model does not know.
 ENOUGH = 10

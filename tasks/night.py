@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,17 +17,22 @@ from corrigenda.models.sources import cache_home
 from corrigenda.storage import lease
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.objects import ObjectStore, open_store
+from corrigenda.storage.signatures import SigningKey
 
 
 @dataclass(frozen=True, slots=True)
 class OpenFleet:
-    """A fleet's configuration with its queue and store opened, for one run."""
+    """A fleet's configuration with its queue and store opened, for one run.
+
+    layouts   asked for in this run, besides those of the configuration
+    """
 
     config: Fleet
     store: ObjectStore
     queue: ObjectStore
     run_id: str
     started_at: datetime
+    layouts: frozenset[str] = frozenset()
 
 
 class Night:
@@ -53,6 +58,17 @@ class Night:
         return self.fleet.store
 
     @property
+    def layouts(self) -> frozenset[str]:
+        """How this model's releases are laid out in the store, besides their blobs."""
+        return self.fleet.layouts | {*self.settings.layouts}
+
+    @property
+    def signer(self) -> SigningKey | None:
+        """The key that releases are signed with, when there is one."""
+        signing = self.fleet.config.signing
+        return SigningKey(self.fleet.config.root / signing.key, signing.password) if signing.key else None
+
+    @property
     def workplace(self) -> Path:
         """Where this model's base and candidate are materialised: a cache, safe to delete."""
         return cache_home() / "work" / sha256_hex(self.store.url.encode())[:12] / self.name
@@ -70,7 +86,7 @@ class Night:
             yield
 
 
-def open_fleet(config: Path) -> OpenFleet:
+def open_fleet(config: Path, layouts: Iterable[str] = ()) -> OpenFleet:
     """Open a configuration's queue and store; a store that is a directory is made when it is not there."""
     fleet = load_fleet(config)
     now = datetime.now(UTC)
@@ -80,4 +96,5 @@ def open_fleet(config: Path) -> OpenFleet:
         queue=open_store(fleet.queue, root=fleet.root, create=True),
         run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         started_at=now,
+        layouts=frozenset(layouts),
     )

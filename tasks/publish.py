@@ -11,7 +11,7 @@ from prefect import task
 
 from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.facts import digest_of
-from corrigenda.storage import publish, pull, snapshots
+from corrigenda.storage import layouts, publish, pull, signatures, snapshots
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.publish import Candidate
@@ -77,5 +77,21 @@ def publish_release(night: Night, plan: Plan, release: Release) -> Release:
     """
     # By its number: `canary` may be moved by a run that took over a lease which this one slept through.
     pull.pull(night.store, night.name, str(release.number), night.workplace / "candidate", night.blob_cache)
+    furnish(night, release)
     publish.promote(night.store, release, seen=plan.seen)
     return release
+
+
+@task(**RETRIED)
+def furnish_head(night: Night, plan: Plan) -> Release:
+    """What goes with a release, for the one that is published: it may have been asked for since."""
+    furnish(night, plan.head)
+    return plan.head
+
+
+def furnish(night: Night, release: Release) -> None:
+    """The signature and the layouts that this release shall have. Doing it twice is doing it once."""
+    if night.signer:
+        signatures.keep(night.store, release, night.signer)
+    if "hf" in night.layouts:
+        layouts.assemble(night.store, release)

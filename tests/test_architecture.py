@@ -25,7 +25,10 @@ MAY_IMPORT = {
     "editing": (BASE | {"models"}, {"torch", "numpy", "safetensors", "datasets"}),
     "models": (BASE, {"torch", "transformers", "safetensors", "huggingface_hub", "gguf", "numpy"}),
     "validation": (BASE | {"models"}, {"duckdb", "pyarrow", "jinja2", "numpy", "torch"}),
-    "storage": (BASE, {"pyarrow", "boto3", "botocore", "numpy"}),
+    "storage": (
+        BASE,
+        {"pyarrow", "boto3", "botocore", "numpy", "model_signing", "cryptography", "huggingface_hub", "yaml"},
+    ),
 }
 BARE_IMPORT_OF_THE_COMMAND_LINE = {"corrigenda", "typer", "rich"}
 # Imported by commands when they run, never when the command line is put together.

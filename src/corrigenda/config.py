@@ -104,9 +104,22 @@ class Corpus(_Frozen):
     seed: int = 0
 
 
+# How a release lies in the store besides its blobs. hf: as a whole Hugging Face directory.
+Layout = Literal["hf"]
+
+
+class Signing(_Frozen):
+    """Who publishes, and whose releases are trusted. Paths of PEM files, taken from the file's own folder."""
+
+    key: Path | None = None  # private: every release is signed with it before it is published
+    password: str | None = Field(default=None, repr=False)  # of that key; CORRIGENDA_SIGNING__PASSWORD
+    public_keys: tuple[Path, ...] = ()  # `pull` takes only what one of them has signed
+
+
 class Defaults(_Frozen):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    layouts: tuple[Layout, ...] = ()
     gates: Gates = Gates()
     localization: Localization = Localization()
     editing: Editing = Editing()
@@ -121,6 +134,7 @@ class ModelEntry(_Frozen):
     source: str
     tags: tuple[str, ...] = ()
     probes: str | None = None  # the model's own probes: a Parquet file with `prompt`, `expected`, `other`
+    layouts: tuple[Layout, ...] | None = None  # None: the defaults'
     gates: dict[str, Any] = {}
     localization: dict[str, Any] = {}
     editing: dict[str, Any] = {}
@@ -144,6 +158,7 @@ class Fleet(BaseSettings):
 
     store: Location
     queue: Location
+    signing: Signing = Signing()
     defaults: Defaults = Defaults()
     models: tuple[ModelEntry, ...] = ()
     root: Path = Field(default=Path(), exclude=True)
@@ -188,7 +203,8 @@ class Fleet(BaseSettings):
             section: getattr(self.defaults, section).model_dump() | getattr(entry, section)
             for section in ("gates", "localization", "editing", "covariance", "drift")
         }
-        return Defaults(device=self.defaults.device, dtype=self.defaults.dtype, **own)
+        layouts = self.defaults.layouts if entry.layouts is None else entry.layouts
+        return Defaults(device=self.defaults.device, dtype=self.defaults.dtype, layouts=layouts, **own)
 
     def matching(self, selector: str) -> list[str]:
         """Names of the models that a correction's `model` column means: a name, glob or tag."""

@@ -106,6 +106,10 @@ class CorruptBlobError(StorageError):
     retryable = False
 
 
+class SignatureError(SetupError):
+    """A release is not signed by a key that is trusted here, or is not what was signed."""
+
+
 class EditError(CorrigendaError):
     """The mathematics of an edit cannot be carried out on these inputs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -11,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from corrigenda.config import Location
+from corrigenda.storage.s3 import S3Store
 
 SCALE = float(os.environ.get("CORRIGENDA_TEST_SCALE", "1"))
 BUCKET = "corrigenda-tests"
@@ -100,6 +103,46 @@ def serve(command: list[str], endpoint: str, log: Path) -> Iterator[str]:
     finally:
         server.kill()  # nothing of it is wanted any more; SeaweedFS takes its time to stop
         server.wait(20)
+
+
+@contextmanager
+def sent_bytes(store: S3Store) -> Iterator[list[int]]:
+    """Counts the bytes of all request bodies while the block runs."""
+    sent, lock = [0], threading.Lock()
+
+    def count(request: object, **_: object) -> None:
+        with lock:
+            sent[0] += int(getattr(request, "headers", {}).get("Content-Length", 0))
+
+    store.client.meta.events.register("before-send.s3", count)
+    try:
+        yield sent
+    finally:
+        store.client.meta.events.unregister("before-send.s3", count)
+
+
+class DiesAtWrite:
+    """A store whose user dies just before, or just after, its n-th write; nothing may catch it."""
+
+    class Death(BaseException):
+        pass
+
+    def __init__(self, store: Any, number: int, after: bool) -> None:
+        self._store, self._left, self._after = store, number, after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        writes = name in {"create", "create_from_file", "replace", "copy", "delete"}
+        return functools.partial(self._write, method) if writes else method
+
+    def _write(self, method: Any, *arguments: Any, **named: Any) -> Any:
+        self._left -= 1
+        if self._left < 0 and not self._after:
+            raise self.Death
+        written = method(*arguments, **named)
+        if self._left < 0:
+            raise self.Death
+        return written
 
 
 class CuttingProxy:

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from releases import EDITABLE, LAYERS, MODEL, checkpoint, raw, register, release, save, stage
+from store_servers import DiesAtWrite
 
 from corrigenda.errors import CorruptBlobError, LostRaceError, NotFoundError, SetupError, UsageError
 from corrigenda.storage import blobs, manifests, publish, refs, tensors
@@ -209,38 +210,6 @@ def test_a_store_that_overwrites_is_refused_before_anything_is_published(local_s
     shutil.rmtree(local_store.root)
 
 
-class Crash(BaseException):
-    """The process dies here; nothing may catch it."""
-
-
-class DiesAtWrite:
-    """A store whose user dies just before, or just after, its n-th write."""
-
-    def __init__(self, store, number: int, after: bool) -> None:
-        self._store, self._left, self._after = store, number, after
-
-    def __getattr__(self, name):
-        return getattr(self._store, name)
-
-    def _write(self, write):
-        self._left -= 1
-        if self._left < 0 and not self._after:
-            raise Crash
-        written = write()
-        if self._left < 0:
-            raise Crash
-        return written
-
-    def create(self, key, body):
-        return self._write(lambda: self._store.create(key, body))
-
-    def create_from_file(self, key, path):
-        return self._write(lambda: self._store.create_from_file(key, path))
-
-    def replace(self, key, body, *, version):
-        return self._write(lambda: self._store.replace(key, body, version=version))
-
-
 @pytest.mark.parametrize("after", [False, True])
 def test_a_publisher_that_dies_at_any_write_leaves_the_old_or_the_new_release(tmp_path, directory, after):
     """Every step boundary of a registration and of a release; the second try always succeeds."""
@@ -250,7 +219,7 @@ def test_a_publisher_that_dies_at_any_write_leaves_the_old_or_the_new_release(tm
         mortal = DiesAtWrite(store, number, after)
         try:
             release(mortal, register(mortal, directory), seed=7)
-        except Crash:
+        except DiesAtWrite.Death:
             crashes += 1
         else:
             break

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from releases import MODEL, checkpoint, register, release, save
@@ -25,7 +27,7 @@ from corrigenda.errors import (
     UsageError,
 )
 from corrigenda.facts import sha256_hex
-from corrigenda.storage import blobs, download, manifests, publish, refs
+from corrigenda.storage import blobs, doctor, download, layouts, manifests, publish, ranges, refs
 from corrigenda.storage.manifests import RESERVED, Release
 from corrigenda.storage.pull import check, parse_target, pull, resolve
 from corrigenda.storage.refs import Ref, Seen
@@ -193,6 +195,23 @@ def test_links_and_missing_files_are_faults(local_store, base, tmp_path):
     assert set(check(dest).faults) == {"config.json: is a link", "tokenizer.json: is missing"}
 
 
+@contextmanager
+def damaged(path: Path, draw: random.Random):
+    """A random bit of a random byte is wrong for the length of the block; written in place, as decay does."""
+    with path.open("r+b", buffering=0) as file:
+        place, bit = draw.randrange(path.stat().st_size), 1 << draw.randrange(8)
+        file.seek(place)
+        good = file.read(1)
+
+        def put(byte: int) -> None:
+            file.seek(place)
+            file.write(bytes([byte]))
+
+        put(good[0] ^ bit)
+        yield place
+        put(good[0])
+
+
 def test_every_damaged_byte_of_a_pulled_directory_is_found(local_store, base, tmp_path):
     dest = tmp_path / "dest"
     pull(local_store, MODEL, "0", dest)
@@ -202,15 +221,13 @@ def test_every_damaged_byte_of_a_pulled_directory_is_found(local_store, base, tm
         path.chmod(0o644)
     for _ in range(scaled(300)):
         path = draw.choice(files)
-        good = path.read_bytes()
-        place = draw.randrange(len(good))
-        path.write_bytes(good[:place] + bytes([good[place] ^ (1 << draw.randrange(8))]) + good[place + 1 :])
-        assert noticed(lambda: check(dest).faults), (path, place)
-        path.write_bytes(good)
+        with damaged(path, draw) as place:
+            assert noticed(lambda: check(dest).faults), (path, place)
     assert check(dest).faults == ()
 
 
 def test_every_damaged_byte_of_a_store_is_noticed_before_anything_switches(local_store, base, tmp_path):
+    """All that a pull of `latest` reads: the ref, the manifest behind it, and every file of the release."""
     release(local_store, base, seed=7)
     dest = tmp_path / "dest"
     pull(local_store, MODEL, "0", dest)
@@ -220,16 +237,31 @@ def test_every_damaged_byte_of_a_store_is_noticed_before_anything_switches(local
     keys = [refs.key(MODEL, "latest"), blobs.key(head.digest)]
     keys += [blobs.key(ref.digest) for ref in head.files.values()]
     for _ in range(scaled(200)):
-        path = local_store.root / draw.choice(keys)
-        good = path.read_bytes()
-        place = draw.randrange(len(good))
-        path.write_bytes(good[:place] + bytes([good[place] ^ (1 << draw.randrange(8))]) + good[place + 1 :])
-        shutil.rmtree(tmp_path / ".fresh.corrigenda", ignore_errors=True)
-        with pytest.raises(CorruptBlobError):
-            pull(local_store, MODEL, "latest", tmp_path / "fresh")
-        assert not (tmp_path / "fresh").exists()
-        path.write_bytes(good)
+        with damaged(local_store.root / draw.choice(keys), draw) as place:
+            shutil.rmtree(tmp_path / ".fresh.corrigenda", ignore_errors=True)
+            with pytest.raises(CorruptBlobError):
+                pull(local_store, MODEL, "latest", tmp_path / "fresh")
+            assert not (tmp_path / "fresh").exists(), place
     assert bytes_of(dest) == before
+
+
+def test_every_damaged_byte_of_a_store_is_found_by_the_doctor(local_store, base):
+    """Any file: refs, their history, manifests by digest and by number, all blobs, the copies for others."""
+    made = [release(local_store, base, seed) for seed in (7, 8)]
+    layouts.assemble(local_store, made[-1])
+    draw = random.Random(1)
+    files = [local_store.root / info.key for info in local_store.list("")]
+    assert len(files) > 25
+    for _ in range(scaled(60)):
+        path = draw.choice(files)
+        with damaged(path, draw) as place:
+            assert faults_of(local_store), (path, place)
+    assert not faults_of(local_store)
+
+
+def faults_of(store) -> list[str]:
+    """What the doctor finds when it reads everything."""
+    return [found.what for found in doctor.examine(store, deep=True) if found.level == "fault"]
 
 
 def noticed(look) -> bool:
@@ -261,8 +293,8 @@ def test_a_beginning_is_gone_on_with(local_store, base, tmp_path):
 @pytest.fixture
 def short_spans(monkeypatch):
     """Many small ranges, so that a small model is cut in many places."""
-    monkeypatch.setattr(download, "SPAN", 4096)
-    monkeypatch.setattr(download, "PAUSE_S", 0.001)
+    monkeypatch.setattr(ranges, "SPAN", 4096)
+    monkeypatch.setattr(ranges, "PAUSE_S", 0.001)
 
 
 def test_downloads_that_are_cut_end_with_the_right_bytes(weed_endpoint, weed_store, tmp_path, short_spans):
@@ -326,10 +358,10 @@ def test_a_dead_store_is_an_error_and_nothing_switches(local_store, base, tmp_pa
 PULL = """
 import sys, time
 from pathlib import Path
-from corrigenda.storage import download
+from corrigenda.storage import ranges
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.pull import pull
-download.SPAN = 2048
+ranges.SPAN = 2048
 store = LocalStore.open(Path(sys.argv[1]))
 plain = LocalStore.read_into
 def slow(self, key, start, view):

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from corrigenda.storage.objects import ObjectStore
     from corrigenda.storage.pull import Pulled
 
+VERIFY_KEY = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--verify-key",
+        help="A public key (PEM): refuse what it has not signed; repeatable, one of them must have "
+        r"\[default: fleet.toml's].",
+        envvar="CORRIGENDA_VERIFY_KEY",
+        show_default=False,
+    ),
+]
 DEST = Annotated[Path, typer.Argument(help="The directory to make or to update.", show_default=False)]
 
 
@@ -59,6 +69,7 @@ def pull(
     repair: Annotated[
         bool, typer.Option("--repair", help="Hash everything again, and mend what is wrong.")
     ] = False,
+    verify_key: VERIFY_KEY = None,
     layout: Annotated[
         Layout, typer.Option(help="full: the whole directory. lora: a PEFT adapter for the base.")
     ] = Layout.full,
@@ -73,10 +84,12 @@ def pull(
       corrigenda pull smollm2-135m ./model
       corrigenda pull smollm2-135m@3 ./model --store s3://models/fleet
       corrigenda pull smollm2-135m ./model --check
+      corrigenda pull smollm2-135m ./model --verify-key publisher.pub
       corrigenda pull smollm2-135m ./adapter --layout lora
     """
+    trusted = _trusted(verify_key, store, config)
     if check:
-        _check(target, dest, json)
+        _check(target, dest, trusted, json)
         return
     from corrigenda.storage.pull import parse_target
     from corrigenda.storage.pull import pull as pull_release
@@ -84,7 +97,7 @@ def pull(
     model, ref = parse_target(target)
     opened = _store(store, config)
     if layout is Layout.lora:
-        _export(opened, model, ref, dest, json)
+        _export(opened, model, ref, dest, trusted, json)
         return
     with _bar() as bar:
         task = bar.add_task(f"pulling {target}", total=None)
@@ -95,6 +108,7 @@ def pull(
             dest,
             cache,
             repair=repair,
+            trusted=trusted,
             progress=lambda size: bar.update(task, advance=size),
         )
     _say_pulled(done, json)
@@ -136,11 +150,21 @@ def _store(url: str | None, config: Path) -> ObjectStore:
     return open_store(fleet.store, root=fleet.root)
 
 
-def _check(target: str, dest: Path, json: bool) -> None:
+def _trusted(keys: list[Path] | None, store: str | None, config: Path) -> list[Path]:
+    """The public keys to hold releases against: those that were named, else the fleet's."""
+    from corrigenda.config import load_fleet
+
+    if keys or store is not None or not config.exists():
+        return keys or []
+    fleet = load_fleet(config)
+    return [fleet.root / path for path in fleet.signing.public_keys]
+
+
+def _check(target: str, dest: Path, trusted: list[Path], json: bool) -> None:
     from corrigenda.errors import CorruptBlobError
     from corrigenda.storage.pull import check, parse_target
 
-    checked = check(dest)
+    checked = check(dest, trusted)
     release, (model, ref) = checked.release, parse_target(target)
     faults = list(checked.faults)
     if release.model != model or (ref.isdigit() and int(ref) != release.number):
@@ -155,12 +179,14 @@ def _check(target: str, dest: Path, json: bool) -> None:
         print(f"{release.model}@{release.number}: {len(release.files)} files are whole")
 
 
-def _export(store: ObjectStore, model: str, ref: str, dest: Path, json: bool) -> None:
+def _export(store: ObjectStore, model: str, ref: str, dest: Path, trusted: list[Path], json: bool) -> None:
     from corrigenda.models.families import family_of
-    from corrigenda.storage import adapters, blobs
+    from corrigenda.storage import adapters, blobs, signatures
     from corrigenda.storage.pull import resolve
 
     release = resolve(store, model, ref)
+    if trusted:
+        signatures.require(store, release, trusted)
     config = jsonlib.loads(blobs.get(store, release.files["config.json"].digest))
     transposed = family_of(str(config.get("model_type"))).stored_transposed
     made = adapters.export(store, release, dest, stored_transposed=transposed)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
+
+# How a release lies in the store, besides its blobs: what `corrigenda.config` calls a layout.
+Layout = Literal["hf"]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +24,14 @@ def run(
         list[str] | None, typer.Option("--model", "-m", help="Only this model; repeatable.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is new, change nothing.")] = False,
+    layout: Annotated[
+        Layout | None,
+        typer.Option(
+            "--layout",
+            help="hf: publish each release as a whole Hugging Face directory in the store, too, for readers "
+            "without corrigenda; besides what fleet.toml says.",
+        ),
+    ] = None,
     config: CONFIG = DEFAULT_CONFIG,
     as_json: JSON = False,
 ) -> None:
@@ -31,8 +42,10 @@ def run(
       corrigenda run
 
       corrigenda run --model smollm2-135m --dry-run
+
+      corrigenda run --layout hf
     """
-    outcome = run_fleet(config, model, dry_run=dry_run)
+    outcome = run_fleet(config, model, dry_run=dry_run, layouts=[layout] if layout else None)
     if as_json:
         typer.echo(json.dumps(outcome, indent=2, default=str))
     else:
@@ -40,7 +53,13 @@ def run(
     raise typer.Exit(outcome["exit_code"])
 
 
-def run_fleet(config: Path, models: list[str] | None = None, *, dry_run: bool = False) -> dict[str, Any]:
+def run_fleet(
+    config: Path,
+    models: list[str] | None = None,
+    *,
+    dry_run: bool = False,
+    layouts: list[Layout] | None = None,
+) -> dict[str, Any]:
     """The fleet flow under the embedded orchestrator."""
     from corrigenda.cli import orchestra
     from corrigenda.config import load_fleet
@@ -53,7 +72,7 @@ def run_fleet(config: Path, models: list[str] | None = None, *, dry_run: bool = 
     from corrigenda.flows.maintain_fleet import maintain_fleet
 
     try:
-        outcome: dict[str, Any] = maintain_fleet(str(config), models, dry_run)
+        outcome: dict[str, Any] = maintain_fleet(str(config), models, dry_run, layouts)
     except PartialFleetError as fault:
         outcome = fault.facts["outcome"]  # type: ignore[assignment]
     return outcome

@@ -105,6 +105,8 @@ def _findings(config: Path, deep: bool) -> Iterator[Finding]:
     yield Finding("ok", str(config), f"{len(fleet.models)} models")
     for name in ("store", "queue"):
         yield from _place(fleet, name, deep)
+    if fleet.signing.key or fleet.signing.public_keys:
+        yield from _signing(fleet)
 
 
 def _installed() -> Iterator[Finding]:
@@ -136,6 +138,28 @@ def _place(fleet: Fleet, name: str, deep: bool) -> Iterator[Finding]:
         yield Finding("ok", store.url, "is a queue that can be reached")
         return
     yield from examine(store, deep=deep)
+
+
+def _signing(fleet: Fleet) -> Iterator[Finding]:
+    """Whether the key can be used, and whether what is published is signed as this fleet wants it."""
+    from corrigenda.errors import CorrigendaError
+    from corrigenda.storage import signatures
+    from corrigenda.storage.doctor import Finding
+    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.pull import resolve
+
+    trusted = [fleet.root / path for path in fleet.signing.public_keys]
+    try:
+        if fleet.signing.key:
+            signatures.SigningKey(fleet.root / fleet.signing.key, fleet.signing.password).public_pem()
+            yield Finding("ok", str(fleet.signing.key), "is a key that releases can be signed with")
+        store = open_store(fleet.store, root=fleet.root)
+        for entry in fleet.models if trusted else ():
+            signatures.require(store, resolve(store, entry.name, "latest"), trusted)
+            yield Finding("ok", f"{entry.name}@latest", "is signed with a trusted key")
+    except CorrigendaError as fault:
+        subject = fault.facts.get("model") or fault.facts.get("key") or "signing"
+        yield Finding("fault", str(subject), fault.what, fault.remedy)
 
 
 def _show(findings: list[Finding]) -> None:

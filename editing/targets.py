@@ -62,14 +62,24 @@ def rows_of(model: LanguageModel, group: Group, contexts: Sequence[str]) -> Fact
     """Token rows of a group, one per request and context.
 
     A lookup at position 0 stands on the attention sink, whose activations are enormous and alike for all
-    texts: such rows are left out. Raises EditError when none remains.
+    texts: such rows are left out, and so are contexts that make a text longer than the model reads. Raises
+    EditError when none remains.
     """
     tok = model.tokenizer
     lead = group.requests[0]
     behind = []
     for context in contexts:
         rows = tuple(encode(tok, r.prompt, r.subject, r.target, context) for r in group.requests)
-        if rows[0].lookup > 0:
+        length = max(len(row.tokens) for row in rows)
+        if length > model.longest and not context:
+            raise EditError(
+                "prompt and target are longer than the model reads",
+                remedy="Word the correction shorter",
+                subject=lead.subject,
+                tokens=length,
+                longest=model.longest,
+            )
+        if rows[0].lookup > 0 and length <= model.longest:
             behind.append(rows)
     if not behind:
         raise EditError(

@@ -61,6 +61,11 @@ class LanguageModel:
         return [self.weight_name(layer) for layer in range(self.n_layers)]
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest text that the model can read."""
+        return int(self.network.config.get_text_config().max_position_embeddings)
+
+    @property
     def body(self) -> Any:
         """The network without its output embedding; returns hidden states after the final norm."""
         return self.network.base_model

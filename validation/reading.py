@@ -69,9 +69,24 @@ class Reading:
     greedy: list[int] = field(default_factory=list)
 
     @property
+    def longest(self) -> int:
+        """Tokens of prompt and continuation, at the most."""
+        return len(self.prompt) + max(self.wanted, *(len(tokens) for tokens in self.continuations))
+
+    @property
     def known(self) -> list[int]:
         """The greedy continuation as far as reading the continuations has shown it."""
         return max((c.agreed for c in self.continuations.values()), key=len)[: self.wanted]
+
+
+def leave_unread(reading: Reading, vocabulary: int) -> None:
+    """The verdicts of a model that cannot read this, and says nothing to it."""
+    for continuation in reading.continuations.values():
+        count = len(continuation.tokens)
+        continuation.logps = [float("nan")] * count
+        continuation.argmax = [NOTHING] * count
+        continuation.rank = vocabulary
+    reading.greedy = [NOTHING] * reading.wanted
 
 
 class Question(NamedTuple):

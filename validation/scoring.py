@@ -16,13 +16,21 @@ import torch
 
 from corrigenda.validation.encoding import decode, encode_continuations, encode_prompts
 from corrigenda.validation.probes import Probe
-from corrigenda.validation.reading import NOTHING, Continuation, Reading, Tokens, batches, read
+from corrigenda.validation.reading import (
+    NOTHING,
+    Continuation,
+    Reading,
+    Tokens,
+    batches,
+    leave_unread,
+    read,
+)
 from corrigenda.validation.tables import SCORES
 
 if TYPE_CHECKING:
     from corrigenda.models.loading import LanguageModel
 
-SCORING_VERSION = 2  # part of the key of every cached score
+SCORING_VERSION = 3  # part of the key of every cached score
 
 Progress = Callable[[int], None]  # is told how many more probes are done
 _Question = tuple[Tokens, Tokens, Tokens | None]  # prompt, expected, other
@@ -39,12 +47,17 @@ def score(
 
     batch_tokens   tokens that go through the network together; bounds the memory
 
-    A model that answers with NaN gets log-probability -inf, the last rank, and begins with nothing.
+    A model that answers with NaN gets log-probability -inf, the last rank, and begins with nothing; so does
+    one that cannot read a probe, because it is longer than its last position.
     """
     questions = _encode(model.tokenizer, probes)
     readings = _gather(questions)
+    readable = [reading for reading in readings.values() if reading.longest <= model.longest]
+    for reading in readings.values():
+        if reading.longest > model.longest:
+            leave_unread(reading, model.network.config.get_text_config().vocab_size)
     with torch.inference_mode():
-        for batch in batches(readings.values(), batch_tokens):
+        for batch in batches(readable, batch_tokens):
             read(model, batch)
             if progress:
                 progress(sum(reading.asked for planted in batch for reading in planted.readings))
@@ -105,6 +118,13 @@ def reference_score(model: LanguageModel, probes: Sequence[Probe]) -> pa.Table:
     rows = []
     with torch.inference_mode():
         for probe, (prompt, expected, other) in zip(probes, questions, strict=True):
+            reading = _gather([(prompt, expected, other)])[prompt]
+            if reading.longest > model.longest:
+                leave_unread(reading, model.network.config.get_text_config().vocab_size)
+                rival = None if other is None else reading.continuations[other].logp
+                verdict = reading.continuations[expected]
+                rows.append(_row(model.tokenizer, probe, verdict, rival, reading.greedy))
+                continue
             verdict = _reference_read(model, prompt, expected)
             rival = None if other is None else _reference_read(model, prompt, other).logp
             greedy = _reference_greedy(model, prompt, verdict.agreed, len(expected))

@@ -85,7 +85,7 @@ class Editing(_Frozen):
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
     kl_weight: float = Field(default=0.25, ge=0)
     norm_weight: float = Field(default=0.5, ge=0)
-    balance_rounds: int = Field(default=2, ge=0)  # solves that press harder the facts that fall short
+    balance_rounds: int = Field(default=4, ge=0)  # solves that press harder the facts that fall short
     stop_loss: float = Field(default=0.15, gt=0)  # nats of the target; a fact below it leaves the batch
     seed: int = 0
 
@@ -99,7 +99,7 @@ class Corpus(_Frozen):
 
     source: str = "self"
     column: str = "text"
-    tokens: int = Field(default=20_000, ge=1_000)
+    tokens: int = Field(default=40_000, ge=1_000)
     length: int = Field(default=128, ge=16)
     seed: int = 0
 

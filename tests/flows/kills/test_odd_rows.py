@@ -64,12 +64,6 @@ def test_each_ends_in_one_place_and_the_ordinary_ones_are_published(story: Story
     assert sorted(row["correction_id"] for row in story.rejects()) == ["empty", "ten-thousand"]
 
 
-# Models with learnt positions have no place for such a text, and the night ends with an IndexError. The
-# editor is to refuse such a request, scoring to leave out such a probe; then these marks must go.
-unread = pytest.mark.xfail(strict=True, reason="texts beyond the model's last position are not refused yet")
-
-
-@unread
 @pytest.mark.parametrize("row", UNSPEAKABLE, ids=lambda row: row["correction_id"])
 def test_one_that_is_longer_than_the_model_reads_is_rejected_alone(story: Story, row: dict[str, Any]) -> None:
     found = night_of(story, row)
@@ -78,7 +72,6 @@ def test_one_that_is_longer_than_the_model_reads_is_rejected_alone(story: Story,
     assert (entry.state, entry.why) == ("rejected", "model_cannot_take_it")
 
 
-@unread
 def test_a_probe_that_is_longer_than_the_model_reads_stops_nobody(story: Story) -> None:
     lengthy = odd("lengthy", "Curie", "The home of {} is the city of", "London")
     found = night_of(story, lengthy | {"paraphrases": ["well, " * 600 + "Curie lives in"]})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ Tokens = tuple[int, ...]
 
 LOGITS_AT_ONCE = 2**24  # floats; 64 MiB
 TREE_TOKENS = 128  # attention costs a tree's square; beginnings are shared within a tree only
+SORTED_AT_ONCE = 64  # trees
 NOTHING = -1  # stands for the token that a model chooses which answers with NaN
 
 
@@ -128,14 +130,19 @@ _Place = tuple[int, int]  # a tree of a batch, and a node of it
 
 
 def batches(readings: Iterable[Reading], batch_tokens: int) -> Iterator[list[Planted]]:
-    """Trees of about one size, at most `batch_tokens` tokens together; a larger tree goes alone."""
-    batch: list[Planted] = []
-    for planted in sorted(_planted(readings), key=lambda one: len(one.tree.tokens), reverse=True):
-        if batch and (len(batch) + 1) * len(batch[0].tree.tokens) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(planted)
-    if batch:
+    """Trees of about one size, at most `batch_tokens` tokens together; a larger tree goes alone.
+
+    Trees are made as they are needed and sorted a few at a time: ten thousand prompts take no more memory
+    than their figures do.
+    """
+    trees = _planted(readings)
+    while some := sorted(islice(trees, SORTED_AT_ONCE), key=lambda one: -len(one.tree.tokens)):
+        batch: list[Planted] = []
+        for planted in some:
+            if batch and (len(batch) + 1) * len(batch[0].tree.tokens) > batch_tokens:
+                yield batch
+                batch = []
+            batch.append(planted)
         yield batch
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 
 import pyarrow as pa
 import torch
@@ -85,13 +86,19 @@ class Trials:
         passed = zip(judged["probe_id"].to_pylist(), judged["pass_after"].to_pylist(), strict=True)
         return frozenset(name for name, passes in passed if not passes)
 
+    @cached_property
+    def _text(self) -> list[list[int]]:
+        """The held-out text: read once for all trials, and not where no gate asks for it."""
+        text = background_text(self.night, self.base, self.model, self.night.settings.drift, "held-out text")
+        rows_of_tokens: list[list[int]] = text.tolist()
+        return rows_of_tokens
+
     def _of_text(self) -> dict[str, float]:
         wanted = [gate.gate for gate in self.short if gate.gate in _OF_TEXT]
         if not wanted:
             return {}
-        text = background_text(self.night, self.base, self.model, self.night.settings.drift, "held-out text")
         as_it_was = as_base(self.model, self.candidate.layer, self._original)
-        drifted = drift(self.model, text.tolist(), as_it_was)
+        drifted = drift(self.model, self._text, as_it_was)
         figures = gates.verdict(_judged((), SCORES.empty_table(), drifted), Gates()).figures
         return {name: float(figures[name] or 0.0) for name in wanted}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from corrigenda.config import Corpus
 from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, sensitivity
 from corrigenda.editing.engine import Targets
+from corrigenda.editing.targets import Target
 from corrigenda.facts import digest_of
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
@@ -168,7 +169,8 @@ def edit(
 
     Requests that this model cannot take are marked rejected in the returned ledger.
     """
-    found = targets(night, base, model, layer, background, corrections)
+    cached = cached_targets(night, base, layer, background) if corrections.active else {}
+    found = targets(night, base, model, layer, background, corrections, cached)
     marked = _refused(corrections, {d: str(fault) for d, fault in found.refused.items()})
     settings = night.settings.editing
     chosen = settings.model_dump() | {"norm_cap": engine.norm_cap_of(settings)}
@@ -187,13 +189,11 @@ def targets(
     layer: int,
     background: Background,
     corrections: Ledger,
+    cached: Mapping[str, Target],
 ) -> Targets:
-    """Targets of the whole active set; what no night has computed yet is computed, and kept."""
+    """Targets of the whole active set; what `cached` lacks is computed, and kept in the store."""
     settings = night.settings.editing
-    norm_cap = engine.norm_cap_of(settings)
     requests = {c.request.digest: c.request for c in corrections.active}
-    scope = entries.scope(identity(base), layer, background.contexts, settings, norm_cap, background.identity)
-    cached = entries.unpack(cache.lookup_packs(night.store, "edits", scope)) if requests else {}
     with bar("targets", len(requests)) as advance:
         found = engine.find_targets(
             model,
@@ -201,14 +201,27 @@ def targets(
             list(requests.values()),
             background.contexts,
             settings,
-            norm_cap=norm_cap,
+            norm_cap=engine.norm_cap_of(settings),
             cached=cached,
             metric=background.metric,
             advance=advance,
         )
     if found.fresh:
+        scope = _scope(night, base, layer, background)
         cache.remember_pack(night.store, "edits", scope, entries.pack(found.fresh))
     return found
+
+
+def cached_targets(night: Night, base: Release, layer: int, background: Background) -> dict[str, Target]:
+    """All targets that any night has computed of this base, layer and settings, by group digest."""
+    scope = _scope(night, base, layer, background)
+    return entries.unpack(cache.lookup_packs(night.store, "edits", scope))
+
+
+def _scope(night: Night, base: Release, layer: int, background: Background) -> str:
+    settings = night.settings.editing
+    cap = engine.norm_cap_of(settings)
+    return entries.scope(identity(base), layer, background.contexts, settings, cap, background.identity)
 
 
 def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:

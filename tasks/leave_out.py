@@ -20,7 +20,7 @@ from corrigenda.editing import engine
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage import ledger
 from corrigenda.storage.manifests import Release
-from corrigenda.tasks.edit import Background, Edit, background_text, targets
+from corrigenda.tasks.edit import Background, Edit, background_text, cached_targets, targets
 from corrigenda.tasks.night import Night
 from corrigenda.validation import gates, rows, scoring
 from corrigenda.validation.drift import as_base, drift
@@ -55,6 +55,7 @@ class Trials:
         self.probes = [Probe(**row) for row in gates.broken(scored, kinds)]
         self.told = {p.probe_id: {"prompt": p.prompt, "expected": p.expected} for p in self.probes}
         self._asked = Counter(scored["kind"].to_pylist())
+        self._cached = cached_targets(night, base, candidate.layer, background)
         self._original = model.weight(candidate.layer).detach().clone()
 
     def damage(self, left_out: frozenset[str], advance: Callable[[int], None]) -> Damage:
@@ -73,7 +74,9 @@ class Trials:
     def _update(self, left_out: frozenset[str]) -> Tensor:
         """What the next candidate would add to the weight: the whole solve, from targets that are known."""
         kept = ledger.quarantine(self.candidate.ledger, left_out, "trial")
-        found = targets(self.night, self.base, self.model, self.candidate.layer, self.background, kept)
+        layer, cached = self.candidate.layer, self._cached
+        found = targets(self.night, self.base, self.model, layer, self.background, kept, cached)
+        cached |= found.fresh  # a group that lost a member has another target
         if not found.known:
             weight = self._original
             return torch.zeros_like(weight.T if self.model.family.stored_transposed else weight)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from corrigenda.editing.proxy import greedy_answers
+import torch
+
+from corrigenda.editing.taps import encode
 from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.loading import LanguageModel
 
@@ -17,11 +19,16 @@ PROMPTS = ("rewrite", "paraphrase_a", "paraphrase_b", "near_a", "near_b")
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`wanted` must beat `rival` in mean log-probability; without a rival, be what greedy decoding says."""
+    """`wanted` must beat `rival` in mean log-probability.
+
+    Without a rival the answer's tokens are marked one by one, each behind those before it: the share of them
+    that is the likeliest token. `likeliest` gives other tokens to expect: what the base says there.
+    """
 
     prompt: str
     wanted: str
     rival: str | None = None
+    likeliest: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +58,11 @@ def counterfact(rows: Sequence[dict[str, Any]]) -> list[StudyFact]:
 
 
 def zsre(rows: Sequence[dict[str, Any]], model: LanguageModel) -> list[StudyFact]:
-    """zsRE questions (Levy et al. 2017): exact answers; a neighbour must keep what the base says."""
-    asked = [ProxyFact("", row["locality_prompt"], row["locality_answer"], "") for row in rows]
+    """zsRE questions (Levy et al. 2017): token accuracy; behind a neighbour's answer the base must stay right
+    or wrong as it is, token by token (as kmeng01/memit counts)."""
     facts = []
-    for row, said in zip(rows, greedy_answers(model, asked), strict=True):
-        new = row["target_new"]
+    for row in rows:
+        new, near = row["target_new"], Question(row["locality_prompt"], row["locality_answer"])
         facts.append(
             StudyFact(
                 EditRequest(row["subject"], row["prompt"], new),
@@ -63,12 +70,20 @@ def zsre(rows: Sequence[dict[str, Any]], model: LanguageModel) -> list[StudyFact
                     Question(row["prompt"].replace("{}", row["subject"]), new),
                     Question(row["paraphrase_prompts"][0], new),
                     None,
-                    Question(row["locality_prompt"], said) if said else None,
+                    replace(near, likeliest=_likeliest(model, near)),
                     None,
                 ),
             )
         )
     return facts
+
+
+def _likeliest(model: LanguageModel, question: Question) -> tuple[int, ...]:
+    """The model's likeliest token in the place of each token of the answer."""
+    texts = encode(model, [question.prompt], [question.wanted])
+    with torch.inference_mode():
+        hidden = model.body(input_ids=texts.ids).last_hidden_state[0, :-1]
+        return tuple(model.logits(hidden[texts.answer[0, 1:]]).argmax(-1).tolist())
 
 
 def proxies(facts: Sequence[ProxyFact]) -> list[StudyFact]:

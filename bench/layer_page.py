@@ -56,14 +56,15 @@ Written by `make bench-layers` from its own results; run it again to renew this 
 (the golden-layer hypothesis of arXiv 2602.20207), and which cheap score finds it for edits *in batches*?
 
 **Method.** Up to {strength["facts"]} test facts per data set, edited at each layer alone (*single*) and all
-in one solve (*batch*): {strength["steps"]} gradient steps, residual at most {strength["norm_cap"]} of the
-hidden norm, MEMIT's solver with {strength["weight"]:g} background keys per fact, covariance of
-{strength["background_tokens"]:,} tokens. The outcome M is the mean of efficacy, paraphrase and neighbourhood.
-CounterFact: the new answer more probable than the old (neighbourhood: the reverse). zsRE: greedy decoding
-gives the new answer, token for token (neighbourhood: gives what the base gave). Localizers see proxy facts
-only; no subject is in two sets. Regret is what the best layer *on the test facts* has over the pick, in
-points, with the 95 % bootstrap interval over facts. A layer that no sweep has reached yet counts as its
-nearest neighbour.
+in one solve (*batch*): {strength["steps"]} gradient steps on the plain prompt, keys behind 13 contexts,
+residual at most {strength["norm_cap"]} of the hidden norm, MEMIT's solver with {strength["weight"]:g}
+background keys per fact, covariance of {strength["background_tokens"]:,} tokens. The outcome M is the mean
+of efficacy, paraphrase and neighbourhood. CounterFact: the new answer more probable than the old
+(neighbourhood: the
+reverse). zsRE: share of the new answer's tokens that are the likeliest ones (neighbourhood: share of the
+base's likeliest tokens that stay). Localizers see proxy facts only; no subject is in two sets. Regret is what
+the best layer *on the test facts* has over the pick, in points, with the 95 % bootstrap interval over facts.
+A layer that no sweep has reached yet counts as its nearest neighbour.
 """
 
 

@@ -27,6 +27,7 @@ from corrigenda.editing.targets import Target
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import target_tokens
+from corrigenda.models.steady import products_in
 
 BATCH_TOKENS = 1024
 
@@ -49,10 +50,12 @@ class Strength:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """What edits of one layer must leave alone: covariance (d_in, d_in) and metric (d_out, d_out)."""
+    """What edits of one layer must leave alone: covariance (d_in, d_in) and metric (d_out, d_out); and the
+    contexts that keys are read behind."""
 
     covariance: Tensor
     metric: Tensor | None = None
+    contexts: tuple[str, ...] = ("",)
 
 
 class Exam:
@@ -61,14 +64,17 @@ class Exam:
     def __init__(self, model: LanguageModel, facts: Sequence[StudyFact]) -> None:
         self.model, self.facts = model, facts
         rows: dict[tuple[int, tuple[int, ...]], int] = {}
-        self.sides: list[tuple[int, int, int, int, tuple[int, ...]]] = []
+        self.sides: list[
+            tuple[int, int, int, int, tuple[int, ...]]
+        ] = []  # fact, question, side, row, expected
         for i, fact in enumerate(facts):
             for j, question in enumerate(fact.questions):
                 for side, answer in enumerate(self._answers(question)):
-                    prompt = model.tokenizer(question.prompt.rstrip())["input_ids"] if question else []
+                    assert question is not None
+                    prompt = model.tokenizer(question.prompt.rstrip())["input_ids"]
                     tokens = target_tokens(model.tokenizer, answer)
                     row = rows.setdefault((i, (*prompt, *tokens[:-1])), len(rows))
-                    self.sides.append((i, j, side, row, tokens))
+                    self.sides.append((i, j, side, row, question.likeliest or tokens))
         self.rows = list(rows)
 
     @staticmethod
@@ -76,12 +82,13 @@ class Exam:
         return [] if question is None else [a for a in (question.wanted, question.rival) if a is not None]
 
     def mark(self, layer: int, alone: tuple[Tensor, Tensor] | None = None) -> NDArray[np.float64]:
-        """Whether each question is answered right, (facts, 5); NaN where there is no question.
+        """How right each question is answered, (facts, 5), 0 … 1; NaN where there is no question.
 
         alone   keys (facts, d_in) and residuals (facts, d_out): each fact's rows see its own rank-one
                 edit of `layer`, r u^T, and no other
         """
-        logp, exact = np.full((2, len(self.facts), 5, 2), np.nan)
+        logp, share = np.full((2, len(self.facts), 5, 2), np.nan)
+        products = products_in("auto", self.model.device)  # for this very weight: halves are kept by the mode
         by_row: dict[int, list[tuple[int, int, int, tuple[int, ...]]]] = {}
         for i, j, side, row, tokens in self.sides:
             by_row.setdefault(row, []).append((i, j, side, tokens))
@@ -90,8 +97,9 @@ class Exam:
             width = len(self.rows[order[0]][1])
             same = [row for row in order if len(self.rows[row][1]) == width][: max(1, BATCH_TOKENS // width)]
             order = [row for row in order if row not in set(same)]
-            self._read(same, by_row, layer, alone, logp, exact)
-        right = np.where(np.isnan(logp[..., 1]), exact[..., 0], logp[..., 0] > logp[..., 1])
+            with products:
+                self._read(same, by_row, layer, alone, logp, share)
+        right = np.where(np.isnan(logp[..., 1]), share[..., 0], logp[..., 0] > logp[..., 1])
         return np.where(np.isnan(logp[..., 0]), np.nan, right)
 
     def _read(
@@ -101,7 +109,7 @@ class Exam:
         layer: int,
         alone: tuple[Tensor, Tensor] | None,
         logp: NDArray[np.float64],
-        exact: NDArray[np.float64],
+        share: NDArray[np.float64],
     ) -> None:
         """One forward pass of rows of equal length."""
         ids = torch.tensor([self.rows[row][1] for row in rows], device=self.model.device)
@@ -121,8 +129,8 @@ class Exam:
         for (_, _, i, j, side, token, count), value, best in zip(spots, nats, top, strict=True):
             before = logp[i, j, side]
             logp[i, j, side] = value / count + (0.0 if np.isnan(before) else before)
-            held = exact[i, j, side]
-            exact[i, j, side] = float(best == token) * (1.0 if np.isnan(held) else held)
+            held = share[i, j, side]
+            share[i, j, side] = (best == token) / count + (0.0 if np.isnan(held) else held)
 
 
 def _own_edits(owner: Sequence[int], alone: tuple[Tensor, Tensor] | None) -> Callable[..., Any]:
@@ -194,7 +202,7 @@ def _targets(
         model,
         layer,
         requests,
-        ("",),
+        background.contexts,
         strength.editing,
         norm_cap=strength.norm_cap,
         cached={},

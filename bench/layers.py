@@ -24,6 +24,7 @@ from bench import layer_page
 from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
 from bench.layer_study import Background, Exam, LayerResult, Strength, plain_single_edit, sweep_layer
 from corrigenda.config import Corpus, Editing, Localization, Localizer
+from corrigenda.editing.contexts import generate_contexts
 from corrigenda.editing.corpus import background_tokens
 from corrigenda.editing.covariance import key_covariance
 from corrigenda.editing.localize import localize
@@ -98,10 +99,10 @@ def study(
     localizers(model, known, home, [m for m in methods if m not in SLOW], deadline)
     wanted = [int(x) for x in asked.layers.split(",") if x] or coarse_first(model.n_layers)
     missing = [
-        (layer, which) for layer in wanted for which in exams if not result(home, which, layer).exists()
+        (layer, which) for which in exams for layer in wanted if not result(home, which, layer).exists()
     ]
     if missing and time.monotonic() < deadline:
-        backgrounds = background(model, sorted({layer for layer, _ in missing}), strength)
+        backgrounds = kept_background(model, home / "background.pt", strength)
         timing(model, exams, backgrounds, strength, home)
         for layer, which in missing:
             if time.monotonic() > deadline:
@@ -175,6 +176,16 @@ def localizers(
         print(f"{home.name} {method}: layer {found.pick}, {took:.1f} s", flush=True)
 
 
+def kept_background(model: LanguageModel, path: Path, strength: Strength) -> dict[int, Background]:
+    """The backgrounds of all layers; a study that goes on does not measure them again."""
+    if not path.exists():
+        found = background(model, range(model.n_layers), strength)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({layer: (b.covariance.float(), b.metric, b.contexts) for layer, b in found.items()}, path)
+    kept: dict[int, Any] = torch.load(path)
+    return {layer: Background(c.double(), metric, contexts) for layer, (c, metric, contexts) in kept.items()}
+
+
 def background(model: LanguageModel, layers: Sequence[int], strength: Strength) -> dict[int, Background]:
     """Covariances and metrics of the layers, from WikiText or the model's own text."""
     corpus = DATA / "wikitext_train_head.parquet"
@@ -183,7 +194,9 @@ def background(model: LanguageModel, layers: Sequence[int], strength: Strength) 
     found = key_covariance(model, layers, tokens)
     some = tokens[: Editing().metric_tokens // tokens.shape[1]]
     fishers = output_fisher(model, layers, some)
-    return {layer: Background(_ridged(found[layer]), metric_of(fishers[layer])) for layer in layers}
+    usual = Editing()
+    contexts = generate_contexts(model, usual.key_contexts, usual.context_tokens, usual.seed)
+    return {layer: Background(_ridged(found[layer]), metric_of(fishers[layer]), contexts) for layer in layers}
 
 
 def _ridged(covariance: Tensor) -> Tensor:

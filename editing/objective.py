@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from corrigenda.config import Editing
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.openings import Openings
 from corrigenda.models.prompts import Row, align
 from corrigenda.models.upper import Prefilled, finish, prefill
 
@@ -41,11 +42,11 @@ class FactRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Columns of prefix and of suffix, rounded up: facts of one shape may share a batch.
+        """Columns of prefix, opening aside, and of suffix, rounded up: facts of one shape may share a batch.
 
         Both are the fact's own affair, so that its arithmetic does not depend on its company.
         """
-        prefix = max(row.lookup for row in (*self.rows, *([self.essence] if self.essence else [])))
+        prefix = max(r.lookup - r.opening for r in (*self.rows, *([self.essence] if self.essence else [])))
         suffix = _up(max(len(row.tokens) - row.lookup for row in self.rows), SUFFIX_STEP)
         return _up(prefix + suffix, WIDTH_STEP) - suffix, suffix
 
@@ -84,14 +85,21 @@ class Batch:
     scale: Tensor
 
     @classmethod
-    def of(cls, model: LanguageModel, layer: int, facts: Sequence[FactRows], settings: Editing) -> Batch:
-        """The facts, which have one shape."""
+    def of(
+        cls,
+        model: LanguageModel,
+        layer: int,
+        facts: Sequence[FactRows],
+        openings: Openings | None,
+        settings: Editing,
+    ) -> Batch:
+        """The facts, which have one shape; `openings` are those of their rows."""
         device = model.device
         prefix, suffix = facts[0].shape
         rows = [row for fact in facts for row in fact.rows]
         owner = [i for i, fact in enumerate(facts) for _ in fact.rows]
         plain = [i == 0 for fact in facts for i, behind in enumerate(fact.behind) for _ in behind]
-        prompts = prefill(model, layer, align(rows, device=device, prefix=prefix, suffix=suffix))
+        prompts = prefill(model, layer, align(rows, device=device, prefix=prefix, suffix=suffix), openings)
         essences = [(i, fact.essence) for i, fact in enumerate(facts) if fact.essence is not None]
         stacked = (
             prefill(model, layer, align([row for _, row in essences], device=device, prefix=prefix))
@@ -143,9 +151,12 @@ class Batch:
         )
 
     def plain_prompts(self) -> Batch:
-        """The same facts behind their first context alone."""
+        """The same facts behind their first context alone, and without their essences."""
         return replace(
             (first := self._rows(self.plain)),
+            essences=None,
+            essence_owner=self.essence_owner[:0],
+            essence_base=self.essence_base[:0],
             share=first.share * self.contexts[first.owner[first.row]],
             contexts=torch.ones_like(self.contexts),
         )
@@ -170,13 +181,18 @@ class Batch:
 
         residual   (facts, d_out); the objective is differentiable in it
         """
-        logits = self._predictions(residual)
-        each = cross_entropy(logits, self.token, reduction="none") * self.share
+        asked = self._predicting(residual)
+        essences = self.essences if self.settings.kl_weight and len(self.essence_owner) else None
+        if essences is not None:
+            moved = finish(self.model, essences, residual[self.essence_owner])[:, 0]
+            asked = torch.cat((asked, moved))
+        # The output embedding is the widest matrix of a small model: it is read once for both.
+        logits = self.model.logits(asked)
+        each = cross_entropy(logits[: len(self.token)], self.token, reduction="none") * self.share
         nll = torch.zeros(self.facts, device=each.device).index_add(0, self.owner[self.row], each)
         loss = nll
-        if self.essences is not None and self.settings.kl_weight and len(self.essence_owner):
-            moved = finish(self.model, self.essences, residual[self.essence_owner])[:, 0]
-            now = log_softmax(self.model.logits(moved), -1)
+        if essences is not None:
+            now = log_softmax(logits[len(self.token) :], -1)
             drift = kl_div(self.essence_base, now, reduction="none", log_target=True).sum(-1)
             loss = loss.index_add(0, self.essence_owner, self.settings.kl_weight * drift)
         size: Tensor = residual.norm(dim=-1) / self.scale**2
@@ -186,7 +202,7 @@ class Batch:
     def said(self, residual: Tensor, limit: float) -> Tensor:
         """Which facts (facts,) bool greedy decoding says behind all their rows, with a mean loss of at
         most `limit` nats a token."""
-        logp = log_softmax(self._predictions(residual), -1)
+        logp = log_softmax(self.model.logits(self._predicting(residual)), -1)
         owner = self.owner[self.row]
         each = -logp.gather(1, self.token[:, None])[:, 0] * self.share
         loss = torch.zeros(self.facts, device=each.device).index_add(0, owner, each)
@@ -194,10 +210,9 @@ class Batch:
         misses = misses.index_add(0, owner, (logp.argmax(-1) != self.token).float())
         return (misses == 0) & (loss <= limit)
 
-    def _predictions(self, residual: Tensor) -> Tensor:
-        """Logits (predictions, vocabulary) of the target tokens' positions."""
-        hidden = finish(self.model, self.prompts, residual[self.owner])
-        return self.model.logits(hidden[self.row, self.column])
+    def _predicting(self, residual: Tensor) -> Tensor:
+        """Hidden states (predictions, d) that the target tokens are predicted from."""
+        return finish(self.model, self.prompts, residual[self.owner])[self.row, self.column]
 
 
 def _up(count: int, step: int) -> int:

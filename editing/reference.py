@@ -7,7 +7,7 @@ forward passes of every row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def reference_target(
     scale = hidden[0, fact.rows[0].lookup].float().norm()[None]
     residual, steps = torch.zeros(1, projected.shape[-1]), 0
     if settings.warm_steps:
-        plain = _Plain.of(model, layer, fact.first(1), settings, scale)
+        plain = _Plain.of(model, layer, replace(fact.first(1), essence=None), settings, scale)
         state = start(settings, scale, residual, metric=metric)
         residual, _, steps = _descend(plain, state, norm_cap * scale, settings.warm_steps)
     practised = _Plain.of(model, layer, fact.first(settings.contexts + 1), settings, scale)

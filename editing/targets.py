@@ -26,10 +26,11 @@ from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.lower import lookup_keys
+from corrigenda.models.openings import Openings, read_openings
 from corrigenda.models.prompts import encode
-from corrigenda.models.steady import side_by_side
+from corrigenda.models.steady import products_in, side_by_side
 
-VERSION = 3
+VERSION = 4
 # The prompt whose next-token distribution must not move: the subject stays what it is (ROME, eq. 4).
 ESSENCE = "{} is a"
 # A fact counts as said when greedy decoding gives the target and its loss is at most this, nats a token:
@@ -124,9 +125,15 @@ def optimise_targets(
     """
     facts = [rows_of(model, group, contexts) for group in groups]
     found: dict[int, Target] = {}
+    begun = {row.tokens[: row.opening] for fact in facts for row in fact.rows}
+    ((_, openings),) = side_by_side(lambda some: read_openings(model, some), [sorted(begun)], model.device)
+    products = products_in(settings.products, model.device)
 
     def work(some: Sequence[int]) -> list[Target]:
-        return _targets_of(model, layer, [facts[i] for i in some], settings, norm_cap, metric)
+        asked = [facts[i] for i in some]
+        with products:
+            each = _descents(model, layer, asked, openings, settings, norm_cap, metric)
+        return _with_keys(model, layer, asked, openings, each)
 
     for some, done in side_by_side(work, batches(facts, batch), model.device):
         found.update(zip(some, done, strict=True))
@@ -146,16 +153,18 @@ def batches(facts: Sequence[FactRows], size: int) -> list[list[int]]:
     ]
 
 
-def _targets_of(
+def _descents(
     model: LanguageModel,
     layer: int,
     facts: Sequence[FactRows],
+    openings: Openings | None,
     settings: Editing,
     norm_cap: float,
     metric: Tensor | None,
-) -> list[Target]:
-    """Targets of facts of one shape; none of them depends on the others."""
-    practised = Batch.of(model, layer, [fact.first(settings.contexts + 1) for fact in facts], settings)
+) -> tuple[Reached, Tensor]:
+    """Where the descents of facts of one shape end, and the shares needed; no fact depends on the others."""
+    some = [fact.first(settings.contexts + 1) for fact in facts]
+    practised = Batch.of(model, layer, some, openings, settings)
     plain = practised.plain_prompts()
     scale, stop = practised.scale, settings.stop_loss
     limit = norm_cap * scale
@@ -166,11 +175,23 @@ def _targets_of(
         warm = descend(plain, state, limit, evaluations=settings.warm_steps, stop_loss=stop)
     state = start(settings, scale, warm.value, calm=settings.warm_steps > 0, metric=metric)
     found = descend(practised, state, limit, evaluations=settings.steps, stop_loss=stop)
-    needed = needed_shares(plain, found.value).tolist()
-    steps = (warm.steps.to(found.steps) + found.steps).tolist()
-    keys = lookup_keys(model, layer, [rows[0] for fact in facts for rows in fact.behind])
+    reached = replace(found, steps=warm.steps.to(found.steps) + found.steps)
+    return reached, needed_shares(plain, found.value)
+
+
+def _with_keys(
+    model: LanguageModel,
+    layer: int,
+    facts: Sequence[FactRows],
+    openings: Openings | None,
+    descents: tuple[Reached, Tensor],
+) -> list[Target]:
+    """The targets: what was reached, and the keys behind all contexts."""
+    reached, needed = descents
+    keys = lookup_keys(model, layer, [rows[0] for fact in facts for rows in fact.behind], openings)
     each = torch.split(keys.float().cpu(), [len(fact.behind) for fact in facts])
-    parts = zip(each, found.value.cpu(), found.loss.tolist(), steps, needed, strict=True)
+    figures = (part.tolist() for part in (reached.loss, reached.steps, needed))
+    parts = zip(each, reached.value.cpu(), *figures, strict=True)
     return [Target(k.clone(), value.clone(), loss, taken, need) for k, value, loss, taken, need in parts]
 
 

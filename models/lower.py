@@ -10,6 +10,7 @@ from torch import Tensor
 
 from corrigenda.errors import EditError
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.openings import Openings
 from corrigenda.models.prompts import Row
 from corrigenda.models.steady import in_this_thread
 
@@ -22,7 +23,7 @@ class _PassedLastLayerError(Exception):
 
 
 @torch.no_grad()
-def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Tensor) -> dict[int, Tensor]:
+def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Any) -> dict[int, Tensor]:
     """Keys (rows, length, d_in) at every position, per layer; the pass stops at the last of the layers.
 
     inputs   as the network takes them: input_ids, and what else it needs
@@ -48,17 +49,38 @@ def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Ten
     raise EditError("the layers were not reached", remedy="Check the family's row in models/families.py")
 
 
-def lookup_keys(model: LanguageModel, layer: int, rows: Sequence[Row]) -> Tensor:
-    """Keys (rows, d_in) at each row's lookup; what follows it is not read.
+def lookup_keys(
+    model: LanguageModel, layer: int, rows: Sequence[Row], openings: Openings | None = None
+) -> Tensor:
+    """Keys (rows, d_in) at each row's lookup; what follows it is not read, nor its opening again.
 
     Rows of one length go together, so that no row's arithmetic depends on its company.
     """
     found: dict[int, Tensor] = {}
-    for lookup in sorted({row.lookup for row in rows}):
-        same = [i for i, row in enumerate(rows) if row.lookup == lookup]
+    begun = [row.opening if openings else 0 for row in rows]
+    lengths = [row.lookup + 1 - start for row, start in zip(rows, begun, strict=True)]
+    for length in sorted(set(lengths)):
+        same = [i for i, own in enumerate(lengths) if own == length]
         for first in range(0, len(same), BATCH):
             some = same[first : first + BATCH]
-            tokens = torch.tensor([rows[i].tokens[: lookup + 1] for i in some], device=model.device)
-            keys = projection_inputs(model, [layer], input_ids=tokens)[layer][:, -1]
+            own = [rows[i].tokens[begun[i] : begun[i] + length] for i in some]
+            inputs: dict[str, Any] = {"input_ids": torch.tensor(own, device=model.device)}
+            if openings is not None:
+                inputs |= _behind(openings, [rows[i].tokens[: begun[i]] for i in some], length, layer)
+            keys = projection_inputs(model, [layer], **inputs)[layer][:, -1]
             found.update(zip(some, keys, strict=True))
     return torch.stack([found[i] for i in range(len(rows))])
+
+
+def _behind(
+    openings: Openings, beginnings: Sequence[tuple[int, ...]], length: int, layer: int
+) -> dict[str, Any]:
+    """What the network is told besides the tokens of texts that go on, `length` tokens each."""
+    numbers = openings.numbers(beginnings)
+    before = openings.present[numbers]
+    own = torch.arange(length, device=before.device)
+    return {
+        "attention_mask": torch.cat((before.long(), torch.ones_like(own).expand(len(numbers), -1)), dim=1),
+        "position_ids": before.long().sum(1, keepdim=True) + own,
+        "past_key_values": openings.cache(numbers, layer + 1),
+    }

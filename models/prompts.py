@@ -22,11 +22,13 @@ class Row:
     tokens   prompt tokens followed by all but the last target token (the last is only predicted)
     lookup   index of the subject's last token: where keys are read and residuals act
     targets  the target's tokens; token j is predicted at position len(tokens) - len(targets) + j
+    opening  how many of the tokens are the context's, and so are the same for all prompts behind it
     """
 
     tokens: tuple[int, ...]
     lookup: int
     targets: tuple[int, ...] = ()
+    opening: int = 0
 
     @property
     def first_prediction(self) -> int:
@@ -56,18 +58,27 @@ def encode(tokenizer: Any, prompt: str, subject: str, target: str | None = None,
             subject=subject,
             prompt=prompt,
         )
-    tokens = list(encoded["input_ids"])
+    tokens = tuple(encoded["input_ids"])
+    opening = _opening(tokenizer, context, tokens, lookup)
     if target is None:
-        return Row(tuple(tokens), lookup)
+        return Row(tokens, lookup, opening=opening)
     wanted = target_tokens(tokenizer, target)
     if not wanted:
         raise EditError("the target has no token", remedy="Give a target that is not empty", target=target)
-    return Row((*tokens, *wanted[:-1]), lookup, wanted)
+    return Row((*tokens, *wanted[:-1]), lookup, wanted, opening)
+
+
+def _opening(tokenizer: Any, context: str, tokens: tuple[int, ...], lookup: int) -> int:
+    """How many tokens a context has where they stay what they are before a prompt, else 0."""
+    if not context:
+        return 0
+    alone = tuple(tokenizer(context.rstrip())["input_ids"])
+    return len(alone) if tokens[: len(alone)] == alone and len(alone) <= lookup else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Rows padded so that every lookup stands in one column.
+    """Rows without their openings, padded so that every lookup stands in one column.
 
     Prefixes are padded on the left, what follows on the right; `positions` undoes the padding.
 
@@ -75,12 +86,14 @@ class Aligned:
     present     (rows, columns)  bool: not padding
     positions   (rows, columns)  int64: position of each token in its own text
     split       the column of the lookup: columns before it are the prefix, the others the suffix
+    openings    by row: the tokens that stand before the first column
     """
 
     tokens: Tensor
     present: Tensor
     positions: Tensor
     split: int
+    openings: tuple[tuple[int, ...], ...]
 
 
 def align(
@@ -95,13 +108,16 @@ def align(
 
     prefix, suffix   columns before the lookups and from them on, at least
     """
-    split = max(prefix, *(row.lookup for row in rows))
+    split = max(prefix, *(row.lookup - row.opening for row in rows))
     width = split + max(suffix, *(len(row.tokens) - row.lookup for row in rows))
     tokens = torch.full((len(rows), width), pad, dtype=torch.long)
     present = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
-        start = split - row.lookup
-        tokens[i, start : start + len(row.tokens)] = torch.tensor(row.tokens)
-        present[i, start : start + len(row.tokens)] = True
-    positions = (present.long().cumsum(1) - 1).clamp(min=0)
-    return Aligned(tokens.to(device), present.to(device), positions.to(device), split)
+        own = row.tokens[row.opening :]
+        start = split - (row.lookup - row.opening)
+        tokens[i, start : start + len(own)] = torch.tensor(own)
+        present[i, start : start + len(own)] = True
+    before = torch.tensor([[row.opening] for row in rows])
+    positions = (before + present.long().cumsum(1) - 1).clamp(min=0)
+    openings = tuple(row.tokens[: row.opening] for row in rows)
+    return Aligned(tokens.to(device), present.to(device), positions.to(device), split, openings)

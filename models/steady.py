@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,52 @@ class Steady(TorchFunctionMode):
         if func is torch.addmm and args[0].ndim == 1:  # GPT-2's Conv1D: bias, rows, weight
             return _padded(lambda rows: torch.addmm(args[0], rows, *args[2:], **kwargs), args[1])
         return func(*args, **kwargs)
+
+
+class Halved(TorchFunctionMode):
+    """Within the block, products with frozen weights are computed in bfloat16; all else stays what it is.
+
+    Hidden states, norms and softmaxes keep their precision, and every product's sum is rounded once. The
+    halves of the weights are kept, so one mode serves all threads; weights must not change meanwhile.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is linear and not kwargs and self._takes(args[1]):
+            return self._with_bias(linear(args[0].bfloat16(), self._half(args[1])), *args[2:])
+        if func is torch.addmm and not kwargs and self._takes(args[2]):  # GPT-2's Conv1D
+            return self._with_bias(torch.mm(args[1].bfloat16(), self._half(args[2])), args[0])
+        return func(*args, **kwargs)
+
+    def _takes(self, weight: Tensor) -> bool:
+        return weight.dtype == torch.float32 and not weight.requires_grad
+
+    def _half(self, weight: Tensor) -> Tensor:
+        if id(weight) not in self.halves:
+            self.halves[id(weight)] = weight.detach().bfloat16()
+        return self.halves[id(weight)]
+
+    @staticmethod
+    def _with_bias(product: Tensor, bias: Tensor | None = None) -> Tensor:
+        return product.float() if bias is None else product.float() + bias
+
+
+def products_in(
+    wanted: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> AbstractContextManager[object]:
+    """How matrix products are computed within the block; `auto`: as the processor is fast at."""
+    half = wanted == "bfloat16" or (wanted == "auto" and _fast_in_half(device))
+    return Halved() if half else nullcontext()
+
+
+def _fast_in_half(device: torch.device) -> bool:
+    return device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 def _padded(apply: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.openings import Openings
 from corrigenda.models.prompts import Aligned
 from corrigenda.models.steady import in_this_thread
 
@@ -28,9 +30,9 @@ class Prefilled:
     key        (rows, d_in)        input of its projection at the lookup
     projected  (rows, d_out)       output of its projection at the lookup
     final      (rows, suffix, d)   hidden states after the final norm, without any edit
-    mask       (rows, 1, suffix, prefix + suffix)  additive attention mask
+    mask       (rows, 1, suffix, before + suffix)  additive attention mask
     positions  (rows, suffix)      position of each suffix token in its own text
-    prefix     per layer above: attention keys and values of the prefix, each (rows, heads, prefix, …)
+    before     per layer above: attention keys and values of opening and prefix, each (rows, heads, before, …)
     extras     per layer above: its keyword arguments, rotary embeddings cut to the suffix
     """
 
@@ -41,7 +43,7 @@ class Prefilled:
     final: Tensor
     mask: Tensor
     positions: Tensor
-    prefix: list[tuple[Tensor, Tensor]]
+    before: list[tuple[Tensor, Tensor]]
     extras: list[dict[str, Any]]
 
     def select(self, rows: Tensor) -> Prefilled:
@@ -54,27 +56,34 @@ class Prefilled:
             final=self.final[rows],
             mask=self.mask[rows],
             positions=self.positions[rows],
-            prefix=[(k[rows], v[rows]) for k, v in self.prefix],
+            before=[(k[rows], v[rows]) for k, v in self.before],
             extras=[_rows_of(extra, rows) for extra in self.extras],
         )
 
 
-class _PrefixCache:
+class _FixedCache:
     """What attention asks of a cache: here is the new, give me all. Stores nothing."""
 
-    def __init__(self, prefix: list[tuple[Tensor, Tensor]], first: int) -> None:
-        self.prefix, self.first = prefix, first
+    def __init__(self, before: list[tuple[Tensor, Tensor]], first: int) -> None:
+        self.before, self.first = before, first
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        k, v = self.prefix[layer - self.first]
+        k, v = self.before[layer - self.first]
         return torch.cat((k, key), dim=2), torch.cat((v, value), dim=2)
 
 
 @torch.no_grad()
-def prefill(model: LanguageModel, layer: int, rows: Aligned) -> Prefilled:
-    """Run the rows once through the whole network and keep what `finish` needs."""
-    from transformers import DynamicCache
+def prefill(model: LanguageModel, layer: int, rows: Aligned, openings: Openings | None = None) -> Prefilled:
+    """Run the rows once through the whole network and keep what `finish` needs.
 
+    openings   those of the rows; they are not read again
+    """
+    cache, present = DynamicCache(), rows.present
+    if openings is not None:
+        numbers = openings.numbers(rows.openings)
+        cache = openings.cache(numbers)
+        present = torch.cat((openings.present[numbers], present), dim=1)
+    split = present.shape[1] - rows.present.shape[1] + rows.split
     seen: dict[str, Any] = {"extras": {}}
     hooks = [
         model.projection(layer).register_forward_hook(
@@ -96,11 +105,10 @@ def prefill(model: LanguageModel, layer: int, rows: Aligned) -> Prefilled:
                 in_this_thread(_keep(seen, upper)), with_kwargs=True
             )
         )
-    cache = DynamicCache()
     try:
         final = model.body(
             input_ids=rows.tokens,
-            attention_mask=rows.present.long(),
+            attention_mask=present.long(),
             position_ids=rows.positions,
             past_key_values=cache,
             use_cache=True,
@@ -115,13 +123,10 @@ def prefill(model: LanguageModel, layer: int, rows: Aligned) -> Prefilled:
         key=seen["key"],
         projected=seen["projected"],
         final=final[:, rows.split :],
-        mask=_additive_mask(rows, seen["hidden"].dtype),
+        mask=_additive_mask(present, split, seen["hidden"].dtype),
         positions=rows.positions[:, rows.split :],
-        prefix=[
-            (
-                cache.layers[j].keys[:, :, : rows.split].clone(),
-                cache.layers[j].values[:, :, : rows.split].clone(),
-            )
+        before=[
+            (cache.layers[j].keys[:, :, :split].clone(), cache.layers[j].values[:, :, :split].clone())
             for j in above
         ],
         extras=[_cut(seen["extras"][j], rows.split, len(rows.tokens)) for j in above],
@@ -147,12 +152,14 @@ def _rows_of(extra: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     return {name: tuple(part[rows] for part in pair) for name, pair in extra.items()}
 
 
-def _additive_mask(rows: Aligned, dtype: torch.dtype) -> Tensor:
-    """Causal attention for the suffix columns, as numbers to add: eager attention adds its mask."""
-    width = rows.tokens.shape[1]
-    column = torch.arange(width, device=rows.tokens.device)
-    causal = column[None, :] <= column[rows.split :, None]
-    allowed = causal[None] & rows.present[:, None, :]
+def _additive_mask(present: Tensor, split: int, dtype: torch.dtype) -> Tensor:
+    """Causal attention for the columns from `split` on, as numbers to add: eager attention adds its mask.
+
+    present   (rows, columns) bool
+    """
+    column = torch.arange(present.shape[1], device=present.device)
+    causal = column[None, :] <= column[split:, None]
+    allowed = causal[None] & present[:, None, :]
     blocked = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
     return blocked.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
 
@@ -168,7 +175,7 @@ def finish(model: LanguageModel, rows: Prefilled, residual: Tensor) -> Tensor:
         norm = model.layers[rows.layer].get_submodule(model.family.post_norm)
         shift = norm(rows.projected + residual) - norm(rows.projected)
     hidden = torch.cat((rows.hidden[:, :1] + shift[:, None], rows.hidden[:, 1:]), dim=1)
-    cache = _PrefixCache(rows.prefix, rows.layer + 1)
+    cache = _FixedCache(rows.before, rows.layer + 1)
     for upper, extra in enumerate(rows.extras, start=rows.layer + 1):
         out = model.layers[upper](
             hidden,

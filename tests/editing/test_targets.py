@@ -17,12 +17,13 @@ from corrigenda.editing.targets import optimise_targets, rows_of
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.openings import read_openings
 from corrigenda.models.prompts import align
 from corrigenda.models.upper import finish, prefill
 
 CONTEXTS = ("", "It is known. ", "People say so. ")
-MEMIT = Editing(optimiser="adam", warm_steps=0, steps=6)
-OURS = Editing(warm_steps=3, steps=3, contexts=1)
+MEMIT = Editing(optimiser="adam", warm_steps=0, steps=6, products="float32")
+OURS = Editing(warm_steps=3, steps=3, contexts=1, products="float32")
 FAMILIES = ("llama", "gpt2", "gemma3_text")
 
 
@@ -49,7 +50,9 @@ def two_questions_about(name: str) -> Group:
 def test_the_layers_above_alone_equal_the_full_forward(family: str, layer: int) -> None:
     model = tiny(family, dtype=torch.float32)
     rows = [row for r in REQUESTS for row in rows_of(model, r, CONTEXTS).rows]
-    ready = prefill(model, layer, align(rows))
+    openings = read_openings(model, {row.tokens[: row.opening] for row in rows})
+    assert openings is not None
+    ready = prefill(model, layer, align(rows), openings)
     residual = torch.randn(len(rows), ready.projected.shape[-1], generator=torch.Generator().manual_seed(0))
     fast = finish(model, ready, residual)
     for i, row in enumerate(rows):
@@ -93,7 +96,21 @@ def test_batched_targets_equal_the_plain_algorithm_one_fact_at_a_time(family: st
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_company_does_not_change_a_bit_of_a_fact(family: str) -> None:
+def test_products_in_half_precision_lead_to_nearly_the_same_residuals(family: str) -> None:
+    model = tiny(family, dtype=torch.float32)
+    exact, halved = (
+        optimise_targets(model, 1, REQUESTS, CONTEXTS, settings, norm_cap=0.75)
+        for settings in (OURS, OURS.model_copy(update={"products": "bfloat16"}))
+    )
+    for a, b in zip(exact, halved, strict=True):
+        assert torch.equal(a.keys, b.keys)
+        assert not torch.equal(a.residual, b.residual)
+        assert (a.residual - b.residual).norm() < 0.05 * a.residual.norm()
+
+
+@pytest.mark.parametrize("products", ("float32", "bfloat16"))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_company_does_not_change_a_bit_of_a_fact(family: str, products: str) -> None:
     # Widths of real models are multiples of a vector register; a remainder is rounded by other code.
     model = tiny(family, dtype=torch.float32, inner=64)
     names = (
@@ -107,7 +124,7 @@ def test_company_does_not_change_a_bit_of_a_fact(family: str) -> None:
         "Leonhard Euler",
     )
     facts = [Group((request(name, "Rome" if len(name) % 2 else "New York"),)) for name in names]
-    settings = Editing(warm_steps=4, steps=3, contexts=2)
+    settings = Editing(warm_steps=4, steps=3, contexts=2, products=products)
     together = optimise_targets(model, 1, facts, CONTEXTS, settings, norm_cap=1.5)
     for found, asked in zip(together, facts, strict=True):
         (alone,) = optimise_targets(model, 1, [asked], CONTEXTS, settings, norm_cap=1.5)

@@ -21,17 +21,18 @@ import torch
 from torch import Tensor
 
 from bench import layer_page
+from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
-from bench.layer_study import Background, Exam, LayerResult, Strength, plain_single_edit, sweep_layer
-from corrigenda.config import Corpus, Editing, Localization, Localizer
+from bench.layer_study import Background, LayerResult, Strength, plain_single_edit, sweep_layer
+from bench.quality import perplexity, text
+from corrigenda.config import Editing, Localization, Localizer
 from corrigenda.editing.contexts import generate_contexts
-from corrigenda.editing.corpus import background_tokens
 from corrigenda.editing.covariance import key_covariance
 from corrigenda.editing.localize import localize
 from corrigenda.editing.proxy import known_facts
 from corrigenda.editing.sensitivity import metric_of, output_fisher
 from corrigenda.editing.trials import trial_of
-from corrigenda.facts import ProxyFact, digest_of
+from corrigenda.facts import ProxyFact
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
 from corrigenda.storage.proxy_facts import read_proxy_facts
@@ -41,21 +42,15 @@ DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "bench" / "results" / "layers"
 SETS = ("proxy", "counterfact", "zsre")
 TIMED_FACTS, TIMED_LAYERS = 3, 3
+HELD_OUT = 4_096  # tokens that the perplexity is read on
 # Methods that cost many passes wait until the sweeps are done.
 SLOW = ("two-stage", "causal-tracing")
 
 
 def main() -> None:
     asked = arguments()
-    strength = Strength(
-        facts=asked.facts,
-        steps=asked.steps,
-        norm_cap=asked.norm_cap,
-        weight=asked.weight,
-        seed=asked.seed,
-        background_tokens=asked.background_tokens,
-    )
-    place = RESULTS / digest_of(asdict(strength))[:8]
+    strength = Strength(facts=asked.facts, seed=asked.seed, background_tokens=asked.background_tokens)
+    place = RESULTS / strength.digest[:8]
     place.mkdir(parents=True, exist_ok=True)
     (place / "strength.json").write_text(json.dumps(asdict(strength)), encoding="utf-8")
     deadline = time.monotonic() + 60 * asked.minutes
@@ -75,9 +70,6 @@ def arguments() -> argparse.Namespace:
     add("--layers", default="", help="layers to sweep, with commas; default: all, coarse first")
     add("--facts", type=int, default=100, help="test facts per data set, edited in one batch")
     add("--sample", type=int, default=30, help="proxy facts of the localizers")
-    add("--steps", type=int, default=12)
-    add("--norm-cap", type=float, default=1.5)
-    add("--weight", type=float, default=150.0)
     add("--background-tokens", type=int, default=32_768)
     add("--seed", type=int, default=0)
     add("--minutes", type=float, default=600.0, help="stop after about this time; the next run goes on")
@@ -103,11 +95,11 @@ def study(
     ]
     if missing and time.monotonic() < deadline:
         backgrounds = kept_background(model, home / "background.pt", strength)
-        timing(model, exams, backgrounds, strength, home)
+        timing(model, exams, backgrounds, home)
         for layer, which in missing:
             if time.monotonic() > deadline:
                 break
-            done = sweep_layer(model, exams[which], layer, backgrounds[layer], strength)
+            done = sweep_layer(model, exams[which], layer, backgrounds[layer])
             done.write(result(home, which, layer))
             print(f"{name} {which} layer {layer}: {sum(done.seconds.values()):.0f} s", flush=True)
     unedited(model, exams, home)
@@ -179,24 +171,25 @@ def localizers(
 def kept_background(model: LanguageModel, path: Path, strength: Strength) -> dict[int, Background]:
     """The backgrounds of all layers; a study that goes on does not measure them again."""
     if not path.exists():
-        found = background(model, range(model.n_layers), strength)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({layer: (b.covariance.float(), b.metric, b.contexts) for layer, b in found.items()}, path)
-    kept: dict[int, Any] = torch.load(path)
-    return {layer: Background(c.double(), metric, contexts) for layer, (c, metric, contexts) in kept.items()}
-
-
-def background(model: LanguageModel, layers: Sequence[int], strength: Strength) -> dict[int, Background]:
-    """Covariances and metrics of the layers, from WikiText or the model's own text."""
-    corpus = DATA / "wikitext_train_head.parquet"
-    source = str(corpus) if corpus.exists() else "self"
-    tokens = background_tokens(model, Corpus(source=source, tokens=strength.background_tokens))
-    found = key_covariance(model, layers, tokens)
-    some = tokens[: Editing().metric_tokens // tokens.shape[1]]
-    fishers = output_fisher(model, layers, some)
+        torch.save(background(model, strength.background_tokens), path)
+    moments, metrics = torch.load(path)
     usual = Editing()
     contexts = generate_contexts(model, usual.key_contexts, usual.context_tokens, usual.seed)
-    return {layer: Background(_ridged(found[layer]), metric_of(fishers[layer]), contexts) for layer in layers}
+    held_out = text(model, "wikitext_dev.parquet", HELD_OUT, 128)
+    return {
+        layer: Background(_ridged(moments[layer].double()), metrics[layer], contexts, held_out)
+        for layer in moments
+    }
+
+
+def background(model: LanguageModel, tokens: int) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Covariances and metrics of all layers, from WikiText."""
+    rows = text(model, "wikitext_train_head.parquet", tokens, 128)
+    layers = range(model.n_layers)
+    fishers = output_fisher(model, layers, rows[: Editing().metric_tokens // rows.shape[1]])
+    moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
+    return moments, {layer: metric_of(fisher) for layer, fisher in fishers.items()}
 
 
 def _ridged(covariance: Tensor) -> Tensor:
@@ -208,7 +201,6 @@ def timing(
     model: LanguageModel,
     exams: dict[str, Exam],
     backgrounds: dict[int, Background],
-    strength: Strength,
     home: Path,
 ) -> None:
     """Seconds of a plain single edit of a proxy fact: a sample, spread over the layers."""
@@ -218,7 +210,7 @@ def timing(
     layers = sorted(backgrounds)
     spread = [layers[round(i * (len(layers) - 1) / (TIMED_LAYERS - 1))] for i in range(TIMED_LAYERS)]
     spent = [
-        plain_single_edit(model, fact, layer, backgrounds[layer], strength)
+        plain_single_edit(model, fact, layer, backgrounds[layer])
         for layer in spread
         for fact in exams["proxy"].facts[:TIMED_FACTS]
     ]
@@ -235,7 +227,8 @@ def unedited(model: LanguageModel, exams: dict[str, Exam], home: Path) -> None:
         path = home / which / "base.json"
         if not path.exists():
             marks = exam.mark(0)
-            LayerResult(-1, marks, marks, {}).write(path)
+            rows = text(model, "wikitext_dev.parquet", HELD_OUT, 128)
+            LayerResult(-1, marks, marks, perplexity(model, rows), 0.0, {}).write(path)
 
 
 if __name__ == "__main__":

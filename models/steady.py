@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from threading import get_ident
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
+
+from corrigenda.config import Products
 
 MIN_ROWS = 16
 
@@ -71,9 +73,7 @@ class Halved(TorchFunctionMode):
         return product.float() if bias is None else product.float() + bias
 
 
-def products_in(
-    wanted: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> AbstractContextManager[object]:
+def products_in(wanted: Products, device: torch.device) -> AbstractContextManager[object]:
     """How matrix products are computed within the block; `auto`: as the processor is fast at."""
     half = wanted == "bfloat16" or (wanted == "auto" and _fast_in_half(device))
     return Halved() if half else nullcontext()

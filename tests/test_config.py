@@ -132,7 +132,7 @@ def test_names_are_case_sensitive() -> None:
 def test_every_setting_of_the_editor_changes_its_digest(name: str) -> None:
     plain = Editing()
     other = {"solver": "emmet", "covariance_weight": 3.0, "norm_cap": 0.5}
-    other |= {"optimiser": "adam", "metric": "plain"}
+    other |= {"optimiser": "adam", "metric": "plain", "products": "float32"}
     value = other[name] if name in other else getattr(plain, name) + 1
     assert plain.model_copy(update={name: value}).digest != plain.digest
 

@@ -48,6 +48,7 @@ class Gates(_Frozen):
     max_rounds: int = Field(default=3, ge=1, le=10)
 
 
+Products = Literal["auto", "float32", "bfloat16"]
 Localizer = Literal[
     "lga", "lga-unfenced", "edit-shaped", "two-stage", "causal-tracing", "salem", "middle", "random"
 ]
@@ -87,7 +88,7 @@ class Editing(_Frozen):
     norm_weight: float = Field(default=0.5, ge=0)
     balance_rounds: int = Field(default=4, ge=0)  # solves that press harder the facts that fall short
     stop_loss: float = Field(default=0.15, gt=0)  # nats of the target; a fact below it leaves the batch
-    products: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: what the processor is fast at
+    products: Products = "auto"  # auto: what the processor is fast at
     seed: int = 0
 
     @property

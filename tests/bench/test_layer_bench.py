@@ -14,13 +14,14 @@ from tiny_models import FACTS, tiny
 from bench import layer_page
 from bench import layer_statistics as stats
 from bench import layers as bench_layers
+from bench.layer_exam import Exam
 from bench.layer_facts import Question, proxies
 from bench.layer_statistics import ALL, overall
-from bench.layer_study import Background, Exam, LayerResult, Strength, single_updates, sweep_layer
+from bench.layer_study import EDITING, Background, LayerResult, Strength, single_updates, sweep_layer
 from corrigenda.config import Localizer
 from corrigenda.editing.engine import find_targets
 
-STRENGTH = Strength(facts=6, steps=4, norm_cap=0.75, weight=15.0, seed=0, background_tokens=1_000)
+STRENGTH = Strength(facts=6, seed=0, background_tokens=1_000)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gemma3_text"])
@@ -34,16 +35,21 @@ def covariance_of(model):
     return draw.T @ draw / len(draw)
 
 
+def background_of(model):
+    contexts = ("", "It is known. ")
+    return Background(covariance_of(model), None, contexts, torch.arange(2, 34).view(2, 16))
+
+
 def test_a_single_edit_by_hook_is_the_edited_weight(model):
     facts, covariance, layer = proxies(FACTS), covariance_of(model), 1
     requests = [fact.request for fact in facts]
-    found = find_targets(model, layer, requests, ("",), STRENGTH.editing, norm_cap=0.75, cached={})
+    found = find_targets(model, layer, requests, ("",), EDITING, norm_cap=0.75, cached={})
     targets = [found.known[request.digest] for request in requests]
-    u, r = single_updates(targets, covariance, STRENGTH.weight, model.weight(layer))
-    together = Exam(model, facts).mark(layer, (u, r))
+    u, r = single_updates(targets, covariance, 15.0, model.weight(layer))
+    together = Exam(model, facts, "float32").mark(layer, (u, r))
     for i, fact in enumerate(facts):
         with model.trial(layer, torch.outer(r[i], u[i])):
-            np.testing.assert_array_equal(Exam(model, [fact]).mark(layer)[0], together[i])
+            np.testing.assert_array_equal(Exam(model, [fact], "float32").mark(layer)[0], together[i])
 
 
 def test_marks_do_not_depend_on_company_and_shared_rows(model):
@@ -60,7 +66,7 @@ def test_without_a_rival_the_answer_must_be_what_the_model_says(model):
 
 def test_a_sweep_leaves_the_weights_and_comes_back_from_its_file(model, tmp_path):
     before = model.weight(2).clone()
-    done = sweep_layer(model, Exam(model, proxies(FACTS)), 2, Background(covariance_of(model)), STRENGTH)
+    done = sweep_layer(model, Exam(model, proxies(FACTS)), 2, background_of(model))
     done.write(tmp_path / "layer.json")
     again = LayerResult.read(tmp_path / "layer.json")
     np.testing.assert_array_equal(done.batch, again.batch)
@@ -111,7 +117,7 @@ def test_the_page_is_written_from_results_alone(model, tmp_path):
     exam = Exam(model, proxies(FACTS))
     for which in ("proxy", "counterfact"):
         for layer in (0, 2):
-            done = sweep_layer(model, exam, layer, Background(covariance_of(model)), STRENGTH)
+            done = sweep_layer(model, exam, layer, background_of(model))
             done.write(bench_layers.result(home, which, layer))
     (tmp_path / "results" / "strength.json").write_text(json.dumps(asdict(STRENGTH)))
     bench_layers.unedited(model, {"proxy": exam, "counterfact": exam}, home)

@@ -33,8 +33,10 @@ def tokens_read(model, monkeypatch):
 
 
 def same(fast: pa.Table, plain: pa.Table) -> None:
-    for column in ("probe_id", "tokens", "rank", "says", "begins", "top"):
+    for column in ("probe_id", "tokens", "says", "begins", "top"):
         assert fast[column].to_pylist() == plain[column].to_pylist(), column
+    # Two tokens that are equally likely but for rounding may change places.
+    assert fast["rank"].to_pylist() == pytest.approx(plain["rank"].to_pylist(), abs=1)
     for column in ("logp_expected", "logp_other"):
         assert fast[column].to_pylist() == pytest.approx(plain[column].to_pylist(), abs=2e-5), column
 

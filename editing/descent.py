@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from corrigenda.config import Editing
+from corrigenda.editing.room import Room
 
 MOMENTUM = 0.5
 DECAY = 0.85  # of the step length, per step
@@ -40,8 +41,8 @@ class Adam:
         moved = self.value.detach() - self.rate * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
         return Adam(moved, mean, square, self.rate)
 
-    def capped(self, limit: Tensor) -> Adam:
-        return replace(self, value=inside(self.value, limit))
+    def within(self, room: Room) -> Adam:
+        return replace(self, value=room.nearest(self.value))
 
     def select(self, keep: Tensor) -> Adam:
         """The rows that stay; `keep` (facts,) bool."""
@@ -68,19 +69,12 @@ class Normalised:
         velocity = MOMENTUM * self.velocity - length * direction
         return replace(self, value=self.value.detach() + velocity, velocity=velocity)
 
-    def capped(self, limit: Tensor) -> Normalised:
-        return replace(self, value=inside(self.value, limit))
+    def within(self, room: Room) -> Normalised:
+        return replace(self, value=room.nearest(self.value))
 
     def select(self, keep: Tensor) -> Normalised:
         """The rows that stay; `keep` (facts,) bool."""
         return Normalised(self.value[keep], self.velocity[keep], self.length[keep], self.metric)
-
-
-def inside(value: Tensor, limit: Tensor) -> Tensor:
-    """Rows (facts, d_out) projected on balls of radius `limit` (facts,)."""
-    norms = value.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    kept: Tensor = value * (limit[:, None] / norms).clamp(max=1.0)
-    return kept
 
 
 def start(
@@ -88,7 +82,7 @@ def start(
 ) -> Adam | Normalised:
     """A descent from `value` (facts, d_out).
 
-    scale   (facts,) the hidden norms that step lengths are shares of
+    scale   (facts,) what step lengths are shares of, see `room.scale_of`
     calm    begin with shorter steps, near the goal
     metric  of `normalised`: see `Normalised`
     """
@@ -119,9 +113,9 @@ class Reached:
 
 
 def descend(
-    objective: Objective, state: Adam | Normalised, limit: Tensor, *, evaluations: int, stop_loss: float
+    objective: Objective, state: Adam | Normalised, room: Room, *, evaluations: int, stop_loss: float
 ) -> Reached:
-    """Descend for every fact by itself, inside balls of radius `limit` (facts,).
+    """Descend for every fact by itself, within the room that its residual has.
 
     evaluations   of the objective, at most; the last one is not followed by a step
     stop_loss     a fact below it leaves, and keeps the value it was measured with
@@ -139,8 +133,8 @@ def descend(
         if step == evaluations - 1 or not bool(going.any()):
             break
         (gradient,) = torch.autograd.grad(losses.sum(), value)
-        state = state.step(gradient, step + 1).capped(limit)
+        state = state.step(gradient, step + 1).within(room)
         if not bool(going.all()):
             objective, state = objective.select(going), state.select(going)
-            alive, limit = alive[going], limit[going]
+            alive, room = alive[going], room.select(going)
     return Reached(best, loss, steps)

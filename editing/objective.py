@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from corrigenda.config import Editing
+from corrigenda.editing.room import Room, room_of, scale_of
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.openings import Openings
 from corrigenda.models.prompts import Row, align
@@ -65,7 +66,8 @@ class Batch:
     share                  (predictions,)  weight of a prediction in its fact's mean
     contexts               (facts,)  how many contexts the fact's rows stand behind
     essence_base           (essences, vocabulary)  log-probabilities of the base
-    scale                  (facts,)  hidden norm at the lookup of the fact's first row
+    projected              (facts, d_out)  the projection's output at the lookup of the fact's first row
+    scale                  (facts,)  what residuals are measured by there, see `room.scale_of`
     """
 
     model: LanguageModel
@@ -82,6 +84,7 @@ class Batch:
     share: Tensor
     contexts: Tensor
     essence_base: Tensor
+    projected: Tensor
     scale: Tensor
 
     @classmethod
@@ -131,7 +134,8 @@ class Batch:
             share=torch.tensor([s[3] for s in spots], device=device),
             contexts=column([len(fact.behind) for fact in facts]),
             essence_base=_unedited(model, stacked),
-            scale=prompts.hidden[first, 0].float().norm(dim=-1),
+            projected=prompts.projected[first],
+            scale=scale_of(model, layer, prompts.projected[first], prompts.hidden[first, 0]),
         )
 
     def select(self, keep: Tensor) -> Batch:
@@ -147,6 +151,7 @@ class Batch:
             essence_owner=renumber[self.essence_owner[essences]],
             contexts=self.contexts[keep],
             essence_base=self.essence_base[essences],
+            projected=self.projected[keep],
             scale=self.scale[keep],
         )
 
@@ -175,6 +180,10 @@ class Batch:
             token=self.token[spots],
             share=self.share[spots],
         )
+
+    def room(self, norm_cap: float) -> Room:
+        """Where the facts' residuals may lie."""
+        return room_of(self.model, self.projected, self.scale, norm_cap)
 
     def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """The objective of every fact, and the part of it that is the target's, nats, both (facts,).

@@ -18,6 +18,7 @@ from corrigenda.config import Editing
 from corrigenda.editing.descent import Adam, Normalised, start
 from corrigenda.editing.groups import Group
 from corrigenda.editing.objective import FactRows
+from corrigenda.editing.room import Room, room_of, scale_of
 from corrigenda.editing.targets import Target, rows_of
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import Row
@@ -37,17 +38,19 @@ def reference_target(
     fact = rows_of(model, group, contexts)
     with torch.no_grad():
         _, keys, projected, hidden = _run(model, layer, fact.rows, None)
-    scale = hidden[0, fact.rows[0].lookup].float().norm()[None]
+    at = fact.rows[0].lookup
+    scale = scale_of(model, layer, projected[0, at][None], hidden[0, at][None])
+    room = room_of(model, projected[0, at][None], scale, norm_cap)
     residual, steps = torch.zeros(1, projected.shape[-1]), 0
     if settings.warm_steps:
         plain = _Plain.of(model, layer, replace(fact.first(1), essence=None), settings, scale)
         state = start(settings, scale, residual, metric=metric)
-        residual, _, steps = _descend(plain, state, norm_cap * scale, settings.warm_steps)
+        residual, _, steps = _descend(plain, state, room, settings.warm_steps)
     practised = _Plain.of(model, layer, fact.first(settings.contexts + 1), settings, scale)
     state = start(settings, scale, residual, calm=settings.warm_steps > 0, metric=metric)
-    residual, loss, more = _descend(practised, state, norm_cap * scale, settings.steps)
-    at = [i * len(group.requests) for i in range(len(fact.behind))]
-    stacked = torch.stack([keys[i, fact.rows[i].lookup] for i in at])
+    residual, loss, more = _descend(practised, state, room, settings.steps)
+    firsts = [i * len(group.requests) for i in range(len(fact.behind))]
+    stacked = torch.stack([keys[i, fact.rows[i].lookup] for i in firsts])
     return Target(stacked, residual[0], loss, steps + more)
 
 
@@ -78,7 +81,7 @@ def _all(fact: FactRows) -> list[Row]:
 
 
 def _descend(
-    objective: _Plain, state: Adam | Normalised, limit: Tensor, evaluations: int
+    objective: _Plain, state: Adam | Normalised, room: Room, evaluations: int
 ) -> tuple[Tensor, float, int]:
     """Value (1, d_out), loss of the target and steps, where the descent of one group ends."""
     for step in range(evaluations):
@@ -87,7 +90,7 @@ def _descend(
         if float(nll.detach()) < objective.settings.stop_loss or step == evaluations - 1:
             break
         (gradient,) = torch.autograd.grad(loss, value)
-        state = state.step(gradient, step + 1).capped(limit)
+        state = state.step(gradient, step + 1).within(room)
     return value.detach(), float(nll.detach()), step
 
 

@@ -30,7 +30,7 @@ from corrigenda.models.openings import Openings, read_openings
 from corrigenda.models.prompts import encode
 from corrigenda.models.steady import products_in, side_by_side
 
-VERSION = 4
+VERSION = 5
 # The prompt whose next-token distribution must not move: the subject stays what it is (ROME, eq. 4).
 ESSENCE = "{} is a"
 # A fact counts as said when greedy decoding gives the target and its loss is at most this, nats a token:
@@ -119,7 +119,8 @@ def optimise_targets(
 
     contexts   the plain prompt is practised behind the first `settings.contexts` + 1 of them; keys are
                read behind all
-    norm_cap   |residual| at most this share of the hidden norm at the lookup
+    norm_cap   |residual| at most this share of the hidden norm at the lookup, where no norm stands behind
+               the projection
     metric     (d_out, d_out) of the descent: see `descent.Normalised`
     advance    called with the number of groups finished
     """
@@ -167,14 +168,14 @@ def _descents(
     practised = Batch.of(model, layer, some, openings, settings)
     plain = practised.plain_prompts()
     scale, stop = practised.scale, settings.stop_loss
-    limit = norm_cap * scale
+    room = practised.room(norm_cap)
     zero = torch.zeros(len(facts), practised.prompts.projected.shape[-1], device=scale.device)
     warm = Reached(zero, *torch.zeros(2, len(facts)))
     if settings.warm_steps:
         state = start(settings, scale, zero, metric=metric)
-        warm = descend(plain, state, limit, evaluations=settings.warm_steps, stop_loss=stop)
+        warm = descend(plain, state, room, evaluations=settings.warm_steps, stop_loss=stop)
     state = start(settings, scale, warm.value, calm=settings.warm_steps > 0, metric=metric)
-    found = descend(practised, state, limit, evaluations=settings.steps, stop_loss=stop)
+    found = descend(practised, state, room, evaluations=settings.steps, stop_loss=stop)
     reached = replace(found, steps=warm.steps.to(found.steps) + found.steps)
     return reached, needed_shares(plain, found.value)
 

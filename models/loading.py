@@ -48,6 +48,11 @@ class LanguageModel:
         """The MLP output projection of `layer`: input (…, d_in) = key, output (…, d_out)."""
         return self.layers[layer].get_submodule(self.family.projection)
 
+    def post_norm(self, layer: int) -> nn.Module | None:
+        """The norm that stands behind the projection of `layer`, in families that have one."""
+        path = self.family.post_norm
+        return None if path is None else self.layers[layer].get_submodule(path)
+
     def weight(self, layer: int) -> Tensor:
         """The editable weight as stored: (d_out, d_in), or (d_in, d_out) if `stored_transposed`."""
         return self.projection(layer).get_parameter("weight")

@@ -171,8 +171,8 @@ def finish(model: LanguageModel, rows: Prefilled, residual: Tensor) -> Tensor:
     returns    (rows, suffix, d); differentiable in `residual`
     """
     shift = residual
-    if model.family.post_norm is not None:
-        norm = model.layers[rows.layer].get_submodule(model.family.post_norm)
+    norm = model.post_norm(rows.layer)
+    if norm is not None:
         shift = norm(rows.projected + residual) - norm(rows.projected)
     hidden = torch.cat((rows.hidden[:, :1] + shift[:, None], rows.hidden[:, 1:]), dim=1)
     cache = _FixedCache(rows.before, rows.layer + 1)

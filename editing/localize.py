@@ -1,7 +1,7 @@
 """Localization: which one layer of a model should carry its corrections.
 
 One entry point, `localize`; the methods differ in what they look at. `lga`, `lga-unfenced` and `edit-shaped`
-cost a backward pass per proxy text; `two-stage` also tries a handful of batch edits; `causal-tracing`,
+cost a backward pass per proxy text; `two-stage` tries batch edits at a handful of layers; `causal-tracing`,
 `salem`, `middle` and `random` are baselines.
 """
 
@@ -24,7 +24,7 @@ from corrigenda.errors import UsageError
 from corrigenda.facts import ProxyFact
 from corrigenda.models.loading import LanguageModel
 
-# Edits the proxy facts at a layer and says how good the outcome is, 0 … 1.
+# Edits the proxy facts at a layer and says how good the outcome is; larger is better, 1 is perfect.
 Trial = Callable[[int], float]
 
 FEW_FACTS = 10
@@ -131,7 +131,7 @@ def _constant(method: str, version: int, n_layers: int, layer: int) -> LayerScor
     )
 
 
-TWO_STAGE_VERSION = 1
+TWO_STAGE_VERSION = 2
 
 
 def _two_stage(task: Task) -> LayerScores:
@@ -140,29 +140,42 @@ def _two_stage(task: Task) -> LayerScores:
             "two-stage localization needs trial edits",
             remedy="Pass `trial`, or use a method without it: lga or edit-shaped",
         )
-    first = _edit_shaped(task)
-    trials = {layer: task.trial(layer) for layer in shortlist(first.scores, task.settings.trials)}
-    tried = tuple(layer in trials for layer in range(task.model.n_layers))
-    pick = max(trials, key=lambda layer: (trials[layer], first.scores[layer]))
-    return replace(
-        first,
+    layers = task.model.n_layers
+    trials = searched(task.trial, layers, task.settings.trials)
+    tried = sorted(trials)
+    # Between two tried layers a straight line stands in: for pictures only, they are not picked.
+    scores = np.interp(range(layers), tried, [trials[layer] for layer in tried])
+    return LayerScores(
         method="two-stage",
         version=TWO_STAGE_VERSION,
-        pick=pick,
-        kept=tried,
-        pick_share=None,
+        pick=_best_of(trials),
+        scores=tuple(scores.tolist()),
+        kept=tuple(layer in trials for layer in range(layers)),
+        n_facts=len(task.facts),
         trials=trials,
     )
 
 
-def shortlist(scores: Sequence[float], count: int) -> list[int]:
-    """The layers worth a trial: the best of each of `count` bands of neighbouring layers.
+def searched(trial: Trial, layers: int, bands: int) -> dict[int, float]:
+    """Outcomes of the layers worth trying: coarse, then ever closer to the best so far.
 
-    Neighbouring layers edit alike, so the second best of a band teaches little; a bad score must not
-    keep a whole region from being tried.
+    First the middle of each of `bands` bands of neighbouring layers, then the two layers half a band from
+    the best, a quarter, … Outcomes change slowly from layer to layer, and neighbours edit alike.
     """
-    bands = np.array_split(np.arange(len(scores)), min(count, len(scores)))
-    return [int(band[np.argmax(np.take(scores, band))]) for band in bands]
+    bands = min(bands, layers)
+    trials = {layer: trial(layer) for layer in ((2 * i + 1) * layers // (2 * bands) for i in range(bands))}
+    step = layers // (2 * bands)
+    while step >= 1:
+        best = _best_of(trials)
+        for layer in (best - step, best + step):
+            if 0 <= layer < layers and layer not in trials:
+                trials[layer] = trial(layer)
+        step //= 2
+    return trials
+
+
+def _best_of(trials: Mapping[int, float]) -> int:
+    return max(sorted(trials), key=lambda layer: trials[layer])
 
 
 METHODS: Mapping[str, Callable[[Task], LayerScores]] = {

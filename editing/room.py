@@ -69,10 +69,10 @@ def scale_of(model: LanguageModel, layer: int, projected: Tensor, hidden: Tensor
     norm = model.post_norm(layer)
     if norm is None:
         return scale
-    length, shown = projected.float().norm(dim=-1), norm(projected).float().norm(dim=-1)
+    length: Tensor = projected.float().norm(dim=-1)
+    shown: Tensor = norm(projected).float().norm(dim=-1)
     # No residual that turns the output is longer than twice the output.
-    scale = torch.minimum(scale / shown.clamp(min=1e-12), torch.full_like(scale, 2.0)) * length
-    return scale
+    return torch.minimum(scale / shown.clamp(min=1e-12) * length, 2 * length)
 
 
 def room_of(model: LanguageModel, projected: Tensor, scale: Tensor, norm_cap: float) -> Room:

@@ -65,7 +65,7 @@ class Localization(_Frozen):
     loss: Literal["full", "answer"] = "full"  # lga: the tokens whose cross-entropy counts
     old: Literal["dataset", "model_pred"] = "dataset"  # lga: where the old answer comes from
     matrices: Literal["all", "projection"] = "all"  # lga: of a layer's MLP
-    trials: int = Field(default=5, ge=1)  # two-stage: trial edits, one layer each
+    trials: int = Field(default=4, ge=2)  # two-stage: layers tried first, before it looks closer
 
 
 class Editing(_Frozen):

@@ -17,7 +17,7 @@ from corrigenda.editing.edit_shaped import RIDGE, WEIGHT, edit_directions, reach
 from corrigenda.editing.layer_baselines import causal_tracing, salem, subject_starts
 from corrigenda.editing.layer_scores import LayerScores, best, pick_share, within_fences
 from corrigenda.editing.lga import _parameter_gradient, kernel_dots
-from corrigenda.editing.localize import METHODS, VERSIONS, localize, shortlist
+from corrigenda.editing.localize import METHODS, VERSIONS, localize, searched
 from corrigenda.editing.proxy import greedy_answers, known_facts, says
 from corrigenda.editing.taps import subject_ends
 from corrigenda.errors import UsageError
@@ -46,6 +46,22 @@ def test_two_stage_follows_its_trials(model):
         model, FACTS, Localization(method="two-stage", trials=4), trial=lambda layer: float(layer == 1)
     )
     assert found.pick == 1 and set(found.trials) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4, 18, 30, 48])
+@pytest.mark.parametrize("bands", [3, 4, 5])
+def test_a_search_finds_the_top_of_a_hill_wherever_it_is(layers, bands):
+    for top in range(layers):
+        trials = searched(lambda layer, top=top: -float(abs(layer - top)), layers, bands)
+        assert all(0 <= layer < layers for layer in trials)
+        assert len(trials) <= bands + 2 * max(1, layers // (2 * bands)).bit_length()
+        assert abs(max(trials, key=trials.get) - top) <= 1
+
+
+def test_layers_between_trials_are_drawn_but_not_picked(model):
+    found = localize(model, FACTS, Localization(method="two-stage", trials=2), trial=float)
+    assert found.kept == tuple(layer in found.trials for layer in range(4))
+    assert found.pick == max(found.trials) and found.scores[found.pick] == max(found.scores)
 
 
 def test_two_stage_without_trials_says_what_is_missing(model):
@@ -81,13 +97,6 @@ def test_fences_keep_their_boundary_and_drop_what_is_beyond():
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
 def test_fences_always_keep_a_layer(scores):
     assert within_fences(np.array(scores)).any()
-
-
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 9))
-def test_a_shortlist_covers_the_model(scores, count):
-    short = shortlist(scores, count)
-    assert len(short) == len(set(short)) == min(count, len(scores))
-    assert int(np.argmax(scores)) in short or max(scores) in [scores[i] for i in short]
 
 
 def test_known_facts_are_those_that_greedy_decoding_answers(model):

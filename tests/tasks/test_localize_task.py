@@ -92,15 +92,25 @@ def test_two_stages_edit_and_leave_the_model_as_it_was(store, facts_file, kind):
     before = [model.weight(layer).clone() for layer in range(model.n_layers)]
     settings = Localization(method="two-stage", trials=2, proxy_facts=str(facts_file))
     found = stage.localize_model(store, BASE, model, settings)
-    assert found.pick in found.trials and len(found.trials) == 2
+    assert found.pick in found.trials and 2 <= len(found.trials) <= model.n_layers
     assert all(torch.equal(was, model.weight(layer)) for layer, was in enumerate(before))
 
 
-def test_a_trial_edit_teaches_the_facts():
+def test_a_trial_edit_teaches_the_facts_and_counts_its_harm(monkeypatch):
+    """A network that knows nothing hardly listens to an edit: a light background, and exact products."""
+    plain = {"products": "float32", "covariance_weight": 0.1}
+    monkeypatch.setattr(trials, "TRUNCATED", trials.TRUNCATED.model_copy(update=plain))
     model = tiny("llama", dtype=torch.float32)
-    before = trials.grade(model, FACTS)
-    background = torch.randint(2, 400, (8, 32), generator=torch.Generator().manual_seed(0))
-    assert trials.try_layer(model, FACTS, 1, background).efficacy > before.efficacy
+    around = trials.Surroundings.of(model, seed=0)
+    before = trials.grade(model, FACTS, around)
+    after = trials.try_layer(model, FACTS, 1, around)
+    assert after.efficacy > before.efficacy
+    assert abs(before.drift) < 1e-3
+    noise = torch.randn(model.weight(1).shape, generator=torch.Generator().manual_seed(0))
+    with model.trial(1, 10 * noise.double()):
+        harmed = trials.grade(model, FACTS, around)
+    assert harmed.drift > 0.001
+    assert harmed.overall < (harmed.efficacy + harmed.paraphrase + harmed.neighbourhood) / 3 - 0.001
 
 
 def test_an_unknown_method_lists_the_known_ones():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -12,6 +13,12 @@ from corrigenda.validation.encoding import decode, encode_continuations, encode_
 from corrigenda.validation.probes import make_probe, probes_of
 from corrigenda.validation.scoring import reference_score, score
 from corrigenda.validation.tables import SCORES
+
+
+@pytest.fixture
+def model(model):
+    """In float64: in float32, tokens that are equally likely but for rounding change places in a rank."""
+    return replace(model, network=copy.deepcopy(model.network).double())
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +40,8 @@ def tokens_read(model, monkeypatch):
 
 
 def same(fast: pa.Table, plain: pa.Table) -> None:
-    for column in ("probe_id", "tokens", "says", "begins", "top"):
+    for column in ("probe_id", "tokens", "rank", "says", "begins", "top"):
         assert fast[column].to_pylist() == plain[column].to_pylist(), column
-    # Two tokens that are equally likely but for rounding may change places.
-    assert fast["rank"].to_pylist() == pytest.approx(plain["rank"].to_pylist(), abs=1)
     for column in ("logp_expected", "logp_other"):
         assert fast[column].to_pylist() == pytest.approx(plain[column].to_pylist(), abs=2e-5), column
 

@@ -29,9 +29,8 @@ class Exam:
     def __init__(self, model: LanguageModel, facts: Sequence[StudyFact], products: Products = "auto") -> None:
         self.model, self.facts, self.products = model, facts, products
         rows: dict[tuple[int, tuple[int, ...]], int] = {}
-        self.sides: list[
-            tuple[int, int, int, int, tuple[int, ...]]
-        ] = []  # fact, question, side, row, expected
+        # Fact, question, side, row, expected tokens.
+        self.sides: list[tuple[int, int, int, int, tuple[int, ...]]] = []
         for i, fact in enumerate(facts):
             for j, question in enumerate(fact.questions):
                 for side, answer in enumerate(self._answers(question)):
@@ -53,9 +52,8 @@ class Exam:
                 edit of `layer`, r u^T, and no other
         """
         logp, share = np.full((2, len(self.facts), 5, 2), np.nan)
-        products = products_in(
-            self.products, self.model.device
-        )  # for this very weight: halves are kept by the mode
+        # For this very weight: the mode keeps the halves of all weights that it has seen.
+        products = products_in(self.products, self.model.device)
         by_row: dict[int, list[tuple[int, int, int, tuple[int, ...]]]] = {}
         for i, j, side, row, tokens in self.sides:
             by_row.setdefault(row, []).append((i, j, side, tokens))

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.edit import find
 from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact
 from bench.quality import perplexity
 from corrigenda.config import Editing
-from corrigenda.editing.engine import Targets, find_targets, norm_cap_of, solve_balanced
+from corrigenda.editing.engine import Targets, solve_balanced
 from corrigenda.editing.targets import VERSION, Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel
@@ -114,16 +115,7 @@ def sweep_layer(model: LanguageModel, exam: Exam, layer: int, background: Backgr
 def _targets(
     model: LanguageModel, layer: int, requests: Sequence[EditRequest], background: Background
 ) -> Targets:
-    return find_targets(
-        model,
-        layer,
-        requests,
-        background.contexts,
-        EDITING,
-        norm_cap=norm_cap_of(EDITING),
-        cached={},
-        metric=background.metric,
-    )
+    return find(model, layer, requests, background.contexts, EDITING, background.metric, {})
 
 
 def single_updates(

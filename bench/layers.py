@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from bench import layer_page
+from bench.edit import openings_of
 from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
-from bench.layer_study import Background, LayerResult, Strength, plain_single_edit, sweep_layer
+from bench.layer_study import EDITING, Background, LayerResult, Strength, plain_single_edit, sweep_layer
 from bench.quality import perplexity, text
-from corrigenda.config import Editing, Localization, Localizer
-from corrigenda.editing.contexts import generate_contexts
+from corrigenda.config import Localization, Localizer
 from corrigenda.editing.covariance import key_covariance
 from corrigenda.editing.localize import localize
 from corrigenda.editing.proxy import known_facts
@@ -174,11 +174,9 @@ def kept_background(model: LanguageModel, path: Path, strength: Strength) -> dic
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(background(model, strength.background_tokens), path)
     moments, metrics = torch.load(path)
-    usual = Editing()
-    contexts = generate_contexts(model, usual.key_contexts, usual.context_tokens, usual.seed)
-    held_out = text(model, "wikitext_dev.parquet", HELD_OUT, 128)
+    contexts, rows = openings_of(model, EDITING), held_out(model)
     return {
-        layer: Background(_ridged(moments[layer].double()), metrics[layer], contexts, held_out)
+        layer: Background(_ridged(moments[layer].double()), metrics[layer], contexts, rows)
         for layer in moments
     }
 
@@ -187,9 +185,14 @@ def background(model: LanguageModel, tokens: int) -> tuple[dict[int, Tensor], di
     """Covariances and metrics of all layers, from WikiText."""
     rows = text(model, "wikitext_train_head.parquet", tokens, 128)
     layers = range(model.n_layers)
-    fishers = output_fisher(model, layers, rows[: Editing().metric_tokens // rows.shape[1]])
+    fishers = output_fisher(model, layers, rows[: EDITING.metric_tokens // rows.shape[1]])
     moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
     return moments, {layer: metric_of(fisher) for layer, fisher in fishers.items()}
+
+
+def held_out(model: LanguageModel) -> Tensor:
+    """The rows (rows, length) that perplexity is read on, before any edit and after each."""
+    return text(model, "wikitext_dev.parquet", HELD_OUT, 128)
 
 
 def _ridged(covariance: Tensor) -> Tensor:
@@ -223,11 +226,11 @@ def timing(
 
 def unedited(model: LanguageModel, exams: dict[str, Exam], home: Path) -> None:
     """The base's own outcome on every set."""
+    rows = held_out(model)
     for which, exam in exams.items():
         path = home / which / "base.json"
         if not path.exists():
             marks = exam.mark(0)
-            rows = text(model, "wikitext_dev.parquet", HELD_OUT, 128)
             LayerResult(-1, marks, marks, perplexity(model, rows), 0.0, {}).write(path)
 
 

@@ -39,8 +39,9 @@ def reference_target(
     with torch.no_grad():
         _, keys, projected, hidden = _run(model, layer, fact.rows, None)
     at = fact.rows[0].lookup
-    scale = scale_of(model, layer, projected[0, at][None], hidden[0, at][None])
-    room = room_of(model, projected[0, at][None], scale, norm_cap)
+    output = projected[0, at][None]
+    scale = scale_of(model, layer, output, hidden[0, at][None])
+    room = room_of(model, output, scale, norm_cap)
     residual, steps = torch.zeros(1, projected.shape[-1]), 0
     if settings.warm_steps:
         plain = _Plain.of(model, layer, replace(fact.first(1), essence=None), settings, scale)

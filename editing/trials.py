@@ -75,8 +75,8 @@ class Surroundings:
     def of(cls, model: LanguageModel, seed: int) -> Surroundings:
         rows = sample_rows(model, ROWS + HELD_OUT, LENGTH, seed)
         background, held_out = rows[:ROWS], rows[ROWS:]
-        usual = TRUNCATED
-        contexts = generate_contexts(model, usual.key_contexts, usual.context_tokens, usual.seed)
+        count, tokens = TRUNCATED.key_contexts, TRUNCATED.context_tokens
+        contexts = generate_contexts(model, count, tokens, TRUNCATED.seed)
         with products_in(TRUNCATED.products, model.device):
             base = next_tokens(model, held_out).half()
         return cls(background, held_out, base, contexts)

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench import layer_statistics as stats
 from bench.layer_statistics import ALL, HALF_A, HALF_B, Floats, overall
-from bench.layer_study import LayerResult
+from bench.layer_study import EDITING, LayerResult
 
 COLOURS = {"proxy": "#808080", "counterfact": "#4878a8", "zsre": "#d8a018"}
 
@@ -37,6 +37,14 @@ class Sweep:
         return overall(getattr(self, kind), ALL)
 
 
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """M (facts, layers) of batch edits at the layers that are done."""
+
+    layers: list[int]
+    m: Floats
+
+
 def write(place: Path, docs: Path) -> Path:
     """Write the page and its plots into `docs`; returns the page."""
     docs.mkdir(parents=True, exist_ok=True)
@@ -58,12 +66,13 @@ Written by `make bench-layers` from its own results; run it again to renew this 
 (the golden-layer hypothesis of arXiv 2602.20207), and which cheap score finds it for edits *in batches*?
 
 **Method.** Up to {strength["facts"]} test facts per data set, edited at each layer alone (*single*) and all
-in one solve (*batch*), as a night edits them, with its default settings; covariance of
-{strength["background_tokens"]:,} WikiText tokens. The outcome M is the mean of efficacy, paraphrase and
-neighbourhood. CounterFact: the new answer more probable than the old (neighbourhood: the reverse). zsRE:
-share of the new answer's tokens that are the likeliest ones (neighbourhood: share of the base's likeliest
-tokens that stay). Localizers see proxy facts only; no subject is in two sets. Regret is what the best layer
-*on the test facts* has over the pick, in points, with the 95 % bootstrap interval over facts: it is never
+in one solve (*batch*), as a night edits them, with its default settings (but the metric of a residual's
+length from {EDITING.metric_tokens:,} tokens); covariance of {strength["background_tokens"]:,} WikiText
+tokens. The outcome M is the mean of efficacy, paraphrase and neighbourhood. CounterFact: the new answer more
+probable than the old (neighbourhood: the reverse). zsRE: share of the new answer's tokens that are the
+likeliest ones (neighbourhood: share of the base's likeliest tokens that stay). Localizers see proxy facts
+only; no subject is in two sets. Regret is what the best layer *on the test facts* has over the pick, in
+points, with the 95 % bootstrap interval over facts, of each set and of all facts together: it is never
 below zero, and some of it is noise of the best. A layer that no sweep has reached counts as its neighbour.
 """
 
@@ -144,36 +153,45 @@ def _layer_table(tests: dict[str, Sweep]) -> Iterator[str]:
 def _regret_table(
     tests: dict[str, Sweep], sweeps: dict[str, Sweep], picks: dict[str, dict[str, Any]]
 ) -> Iterator[str]:
+    judged = {which: Outcomes(s.layers, s.m()) for which, s in tests.items()}
+    if len(judged) > 1:
+        judged |= {"all facts": _pooled(list(judged.values()))}
     yield "### Regret of each localizer, batch edits, in points\n"
-    yield f"| localizer | picks | bootstrap share | seconds | {' | '.join(tests)} |"
-    yield "|---|---|---|---|" + "---|" * len(tests)
-    order = sorted(picks, key=lambda name: _mean_regret(tests, picks[name]["pick"]))
+    yield f"| localizer | picks | bootstrap share | seconds | {' | '.join(judged)} |"
+    yield "|---|---|---|---|" + "---|" * len(judged)
+    order = sorted(picks, key=lambda name: _mean_regret(judged, picks[name]["pick"]))
     for name in order:
         found = picks[name]
         share = "" if not found["n_facts"] or found["pick_share"] is None else f"{found['pick_share']:.2f}"
-        cells = [_regret_cell(s, None if name == "random" else found["pick"]) for s in tests.values()]
+        cells = [_regret_cell(o, None if name == "random" else found["pick"]) for o in judged.values()]
         pick = "any" if name == "random" else str(found["pick"])
         yield f"| {name} | {pick} | {share} | {found['seconds']:.1f} | {' | '.join(cells)} |"
     for other, sweep in sweeps.items():
         best = sweep.layers[stats.golden(sweep.m())]
-        cells = ["(itself)" if which == other else _regret_cell(s, best) for which, s in tests.items()]
+        cells = ["(itself)" if which == other else _regret_cell(o, best) for which, o in judged.items()]
         took = sum(sweep.seconds.values())
         yield f"| brute force on {other} | {best} | | {took:.0f} | {' | '.join(cells)} |"
     yield ""
 
 
-def _nearest(s: Sweep, layer: int) -> int:
-    return int(np.argmin(np.abs(np.array(s.layers) - layer)))
+def _pooled(sets: list[Outcomes]) -> Outcomes:
+    """All sets' facts as one, at the layers that each of them has."""
+    common = sorted(set.intersection(*(set(o.layers) for o in sets)))
+    return Outcomes(common, np.concatenate([o.m[:, [o.layers.index(i) for i in common]] for o in sets]))
 
 
-def _mean_regret(tests: dict[str, Sweep], pick: int) -> float:
+def _nearest(o: Outcomes, layer: int) -> int:
+    return int(np.argmin(np.abs(np.array(o.layers) - layer)))
+
+
+def _mean_regret(judged: dict[str, Outcomes], pick: int) -> float:
     return float(
-        np.mean([stats.regret(s.m(), _nearest(s, pick)).value for s in tests.values()]) if tests else 0.0
+        np.mean([stats.regret(o.m, _nearest(o, pick)).value for o in judged.values()]) if judged else 0.0
     )
 
 
-def _regret_cell(s: Sweep, pick: int | None) -> str:
-    return stats.regret(s.m(), None if pick is None else _nearest(s, pick)).points()
+def _regret_cell(o: Outcomes, pick: int | None) -> str:
+    return stats.regret(o.m, None if pick is None else _nearest(o, pick)).points()
 
 
 def _oracle_table(tests: dict[str, Sweep]) -> Iterator[str]:

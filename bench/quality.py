@@ -112,7 +112,8 @@ def background(
     model: LanguageModel, layer: int, tokens: int, settings: Editing, source: str
 ) -> tuple[Tensor, Tensor | None]:
     """Covariance and metric of the layer; kept, for they are the dearest part of a small run."""
-    kept = RESULTS / f"background-{digest_of([model.network.name_or_path, layer, tokens, source])[:12]}.pt"
+    measured = [model.network.name_or_path, layer, tokens, settings.metric_tokens, source]
+    kept = RESULTS / f"background-{digest_of(measured)[:12]}.pt"
     if kept.exists():
         moments, metric = torch.load(kept)
         return moments, None if settings.metric == "plain" else metric
@@ -122,7 +123,8 @@ def background(
         rows = text(model, "wikitext_train_head.parquet", tokens, 128)
     moments = covariance.key_covariance(model, [layer], rows)[layer]
     some = rows[: settings.metric_tokens // rows.shape[1]]
-    metric = sensitivity.metric_of(sensitivity.output_fisher(model, [layer], some)[layer])
+    fisher = sensitivity.output_fisher(model, [layer], some, products=settings.products)[layer]
+    metric = sensitivity.metric_of(fisher)
     kept.parent.mkdir(parents=True, exist_ok=True)
     torch.save((moments, metric), kept)
     return moments, None if settings.metric == "plain" else metric

@@ -99,16 +99,16 @@ def _covariance(night: Night, base: Release, model: LanguageModel, layer: int, k
 
 
 def _metric(night: Night, base: Release, model: LanguageModel, layer: int, key: str) -> Tensor:
-    count = night.settings.editing.metric_tokens
+    count, products = night.settings.editing.metric_tokens, night.settings.editing.products
 
     def compute() -> Tensor:
         tokens = background_text(night, base, model, night.settings.covariance, "background text")
         some = tokens[: max(1, count // tokens.shape[1])]
         with bar("sensitivity", some.numel()) as advance:
-            fisher = sensitivity.output_fisher(model, [layer], some, advance=advance)[layer]
-        return sensitivity.metric_of(fisher)
+            fisher = sensitivity.output_fisher(model, [layer], some, products=products, advance=advance)
+        return sensitivity.metric_of(fisher[layer])
 
-    return _cached_tensor(night, "metric", [sensitivity.VERSION, key, count], compute)
+    return _cached_tensor(night, "metric", [sensitivity.VERSION, key, count, products], compute)
 
 
 def _cached_tensor(night: Night, kind: str, key: Any, compute: Callable[[], Tensor]) -> Tensor:

@@ -79,7 +79,7 @@ class Editing(_Frozen):
     context_tokens: int = Field(default=10, ge=1)  # mean length of a prefix
     optimiser: Literal["normalised", "adam"] = "normalised"  # adam is MEMIT's own
     metric: Literal["fisher", "plain"] = "fisher"  # normalised: what a short residual is
-    metric_tokens: int = Field(default=4_096, ge=256)  # background tokens that measure it
+    metric_tokens: int = Field(default=32_768, ge=256)  # background tokens that measure it
     warm_steps: int = Field(default=10, ge=0)  # on the plain prompt alone, before the contexts join
     steps: int = Field(default=6, ge=1)
     first_step: float = Field(default=0.12, gt=0)  # normalised: share of the hidden norm

@@ -1,15 +1,15 @@
 """A poisoned batch on a real model: 200 corrections, and five that were built to break locality.
 
-    python -m bench.bench_poison [--good 200] [--workspace DIR] [--clean 100]
+    python -m bench.bench_poison [--good 200] [--workspace DIR] [--clean 200]
 
-First a night without poison, on other records, shows what so many counterfactual facts cost this model: its
-figures, with a margin, become the gates (CounterFact asks for far more than a night's corrections do, and the
-default gates are not for it). Then the poisoned batch runs as a night of its own. It fails unless all five
-are quarantined, at most five others with them, and the rest is published with its gates passed.
+First a night without poison, on as many other records, shows what so many counterfactual facts cost this
+model: its figures, with a margin, become the gates (CounterFact asks for far more than a night's corrections
+do, and the default gates are not for it). Then the poisoned batch runs as a night of its own. It fails unless
+all five are quarantined, at most five others with them, and the rest is published with its gates passed.
 
 The five contradict their own neighbours, which ask the same in other words ("JScript is created by",
 "JScript is a product of"). A workspace that is kept keeps the targets: a second call
-computes nothing anew.
+computes nothing anew. The layer is found by `lga`, the quickest way: the gates are examined here, not it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ FLEET = """
 url = "./store"
 [queue]
 url = "./queue"
+[defaults.localization]
+method = "lga"
 [[models]]
 name = "clean"
 source = "{model}"
@@ -75,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="demo:smollm2-135m", help="any source that a fleet takes")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--good", type=int, default=200)
-    parser.add_argument("--clean", type=int, default=100, help="other records, by which the gates are chosen")
+    parser.add_argument("--clean", type=int, default=200, help="other records, by which the gates are chosen")
     parser.add_argument("--workspace", help="a directory to keep; default: one that goes away")
     return parser.parse_args()
 

@@ -88,7 +88,9 @@ def study(
     home = place / name
     exams = dict(_exams(model, known, strength, asked.data.split(",")))
     methods = get_args(Localizer)
-    localizers(model, known, home, [m for m in methods if m not in SLOW], deadline)
+    rows = background_text(model, strength.background_tokens)
+    fast = [m for m in methods if m not in SLOW]
+    localizers(model, known, home, fast, rows, deadline)
     wanted = [int(x) for x in asked.layers.split(",") if x] or coarse_first(model.n_layers)
     missing = [
         (layer, which) for which in exams for layer in wanted if not result(home, which, layer).exists()
@@ -103,7 +105,7 @@ def study(
             done.write(result(home, which, layer))
             print(f"{name} {which} layer {layer}: {sum(done.seconds.values()):.0f} s", flush=True)
     unedited(model, exams, home)
-    localizers(model, known, home, SLOW, deadline)
+    localizers(model, known, home, SLOW, rows, deadline)
 
 
 def _exams(
@@ -149,9 +151,10 @@ def localizers(
     known: Sequence[ProxyFact],
     home: Path,
     methods: Sequence[Localizer],
+    rows: Tensor,
     deadline: float,
 ) -> None:
-    """The methods' scores on the proxy facts, with the time that each took."""
+    """The methods' scores on the proxy facts, with the time that each took; rows of background text."""
     home.mkdir(parents=True, exist_ok=True)
     for method in methods:
         path = home / f"localizer-{method}.json"
@@ -161,7 +164,7 @@ def localizers(
         if method == "lga":
             localize(model, known[:8], Localization(method=method))
         started = time.perf_counter()
-        trial = trial_of(model, known) if method == "two-stage" else None
+        trial = trial_of(model, known, rows) if method == "two-stage" else None
         found = localize(model, known, Localization(method=method), trial=trial)
         took = time.perf_counter() - started
         path.write_text(json.dumps(found.to_json() | {"seconds": took}), encoding="utf-8")
@@ -183,11 +186,16 @@ def kept_background(model: LanguageModel, path: Path, strength: Strength) -> dic
 
 def background(model: LanguageModel, tokens: int) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Covariances and metrics of all layers, from WikiText."""
-    rows = text(model, "wikitext_train_head.parquet", tokens, 128)
+    rows = background_text(model, tokens)
     layers = range(model.n_layers)
     fishers = output_fisher(model, layers, rows[: EDITING.metric_tokens // rows.shape[1]])
     moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
     return moments, {layer: metric_of(fisher) for layer, fisher in fishers.items()}
+
+
+def background_text(model: LanguageModel, tokens: int) -> Tensor:
+    """Rows (rows, length) of WikiText, what edits must leave alone."""
+    return text(model, "wikitext_train_head.parquet", tokens, 128)
 
 
 def held_out(model: LanguageModel) -> Tensor:

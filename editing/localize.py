@@ -1,8 +1,8 @@
 """Localization: which one layer of a model should carry its corrections.
 
 One entry point, `localize`; the methods differ in what they look at. `lga`, `lga-unfenced` and `edit-shaped`
-cost a backward pass per proxy text; `two-stage` tries batch edits at a handful of layers; `causal-tracing`,
-`salem`, `middle` and `random` are baselines.
+cost a backward pass per proxy text; `two-stage` tries batch edits at a handful of layers, `lga`'s pick among
+them; `causal-tracing`, `salem`, `middle` and `random` are baselines.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _constant(method: str, version: int, n_layers: int, layer: int) -> LayerScor
     )
 
 
-TWO_STAGE_VERSION = 2
+TWO_STAGE_VERSION = 3
 
 
 def _two_stage(task: Task) -> LayerScores:
@@ -141,7 +141,8 @@ def _two_stage(task: Task) -> LayerScores:
             remedy="Pass `trial`, or use a method without it: lga or edit-shaped",
         )
     layers = task.model.n_layers
-    trials = searched(task.trial, layers, task.settings.trials)
+    hint = _lga(replace(task, settings=task.settings.model_copy(update={"method": "lga"})))
+    trials = searched(task.trial, layers, task.settings.trials, hint.pick)
     tried = sorted(trials)
     # Between two tried layers a straight line stands in: for pictures only, they are not picked.
     scores = np.interp(range(layers), tried, [trials[layer] for layer in tried])
@@ -156,14 +157,16 @@ def _two_stage(task: Task) -> LayerScores:
     )
 
 
-def searched(trial: Trial, layers: int, bands: int) -> dict[int, float]:
+def searched(trial: Trial, layers: int, bands: int, hint: int) -> dict[int, float]:
     """Outcomes of the layers worth trying: coarse, then ever closer to the best so far.
 
-    First the middle of each of `bands` bands of neighbouring layers, then the two layers half a band from
-    the best, a quarter, … Outcomes change slowly from layer to layer, and neighbours edit alike.
+    First the middle of each of `bands` bands of neighbouring layers and `hint`, then the two layers half a
+    band from the best, a quarter, … Outcomes change slowly from layer to layer, and neighbours edit alike;
+    the hint is there for a model where they do not.
     """
     bands = min(bands, layers)
-    trials = {layer: trial(layer) for layer in ((2 * i + 1) * layers // (2 * bands) for i in range(bands))}
+    first = {(2 * i + 1) * layers // (2 * bands) for i in range(bands)} | {hint}
+    trials = {layer: trial(layer) for layer in sorted(first)}
     step = layers // (2 * bands)
     while step >= 1:
         best = _best_of(trials)
@@ -172,6 +175,12 @@ def searched(trial: Trial, layers: int, bands: int) -> dict[int, float]:
                 trials[layer] = trial(layer)
         step //= 2
     return trials
+
+
+def most_trials(layers: int, bands: int) -> int:
+    """How many layers `searched` tries at most."""
+    bands = min(bands, layers)
+    return min(layers, bands + 1 + 2 * (layers // (2 * bands)).bit_length())
 
 
 def _best_of(trials: Mapping[int, float]) -> int:

@@ -42,9 +42,7 @@ def maintain_model(night: Night) -> dict[str, Any]:
             release = publish_release(night, plan, stage_books(night, base, plan))
             return outcome(night, plan, "published", release)
         model = load_base(night, base)
-        layers = localize_task(
-            night.store, base.base, model, night.settings.localization, root=night.fleet.config.root
-        )
+        layers = localize_task(night, base, model)
         candidate, proof = prove(night, base, model, layers, plan)
         release = stage(night, base, plan, candidate, layers, proof)
         record(night, release, proof)

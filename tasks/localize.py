@@ -6,73 +6,80 @@ An unchanged model with unchanged proxy facts and settings never localizes twice
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from prefect import task
+from torch import Tensor
 
 from corrigenda.config import Localization
 from corrigenda.editing.layer_scores import LayerScores
-from corrigenda.editing.localize import VERSIONS, localize, method_of
+from corrigenda.editing.localize import VERSIONS, Trial, localize, method_of, most_trials
 from corrigenda.editing.proxy import known_facts, sampled_facts
 from corrigenda.editing.trials import trial_of
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage import cache
 from corrigenda.storage.intake import Intake
-from corrigenda.storage.objects import ObjectStore
+from corrigenda.storage.manifests import Release
 from corrigenda.storage.proxy_facts import pool_digest, read_proxy_facts
-from corrigenda.tasks.edit import load_base
+from corrigenda.tasks.edit import background_text, corpus_identity, identity, load_base
 from corrigenda.tasks.night import Night, open_fleet
 from corrigenda.tasks.options import RETRIED
+from corrigenda.tasks.progress import bar
 from corrigenda.tasks.register import register
+
+# Background text as token rows (rows, length), read or sampled when it is asked for.
+Text = Callable[[], Tensor]
 
 # Fewer known facts than this, and the sample is filled up with facts the model does not know.
 ENOUGH = 10
 
 
+@task(name="localize", **RETRIED)
+def localize_task(night: Night, base: Release, model: LanguageModel) -> LayerScores:
+    """The golden layer of the night's model, cached or fresh."""
+    return localize_model(night, base, model, night.settings.localization)
+
+
 def localize_model(
-    store: ObjectStore,
-    base: Mapping[str, Any],
-    model: LanguageModel,
-    settings: Localization,
-    *,
-    root: Path = Path(),
-    fresh: bool = False,
+    night: Night, base: Release, model: LanguageModel, settings: Localization, *, fresh: bool = False
 ) -> LayerScores:
     """The scores of a base's layers and the pick: from the cache, or found and remembered.
 
-    base    weights_digest and tokenizer_digest of the registered base
-    root    the folder that a relative `proxy_facts` is taken from
     fresh   find it again, whatever is remembered
     """
-    pool = pool_of(settings, root)
-    known = None if fresh else recall(store, base, settings, pool)
+    pool = pool_of(settings, night.fleet.config.root)
+    known = None if fresh else recall(night, base, settings, pool)
     if known is not None:
         return known
-    found = find_layer(model, pool, settings)
+    text = partial(background_text, night, base, model, night.settings.covariance, "background text")
+    found = find_layer(model, pool, settings, text)
     if settings.layer is None:
         body = json.dumps(found.to_json(), sort_keys=True).encode()
-        cache.remember(store, "layers", key_of(base, settings, pool), body)
+        cache.remember(night.store, "layers", key_of(night, base, settings, pool), body)
     return found
 
 
 def recall(
-    store: ObjectStore, base: Mapping[str, Any], settings: Localization, pool: Sequence[ProxyFact]
+    night: Night, base: Release, settings: Localization, pool: Sequence[ProxyFact]
 ) -> LayerScores | None:
     """What was found before for this base, proxy pool and settings; None when nothing was."""
     if settings.layer is not None:
         return None
-    body = cache.lookup(store, "layers", key_of(base, settings, pool))
+    body = cache.lookup(night.store, "layers", key_of(night, base, settings, pool))
     try:
         return LayerScores.from_json(json.loads(body)) if body is not None else None
     except (ValueError, TypeError, AttributeError):
         return None
 
 
-def find_layer(model: LanguageModel, pool: Sequence[ProxyFact], settings: Localization) -> LayerScores:
+def find_layer(
+    model: LanguageModel, pool: Sequence[ProxyFact], settings: Localization, text: Text
+) -> LayerScores:
     """Localize on a sample of the pool that the model knows; no cache."""
     if settings.layer is not None:
         return localize(model, (), settings)
@@ -80,12 +87,31 @@ def find_layer(model: LanguageModel, pool: Sequence[ProxyFact], settings: Locali
     knows = len(facts)
     if knows < min(ENOUGH, settings.sample):
         facts = sampled_facts(facts, pool, settings.sample, settings.seed)
-    trial = trial_of(model, facts, seed=settings.seed) if settings.method == "two-stage" else None
-    found = localize(model, facts, settings, trial=trial)
+    with _trial(model, facts, settings, text) as trial:
+        found = localize(model, facts, settings, trial=trial)
     if knows == len(facts):
         return found
     note = f"the model knows {knows} of the proxy facts; {len(facts) - knows} unknown ones fill the sample up"
     return replace(found, warnings=(*found.warnings, note))
+
+
+@contextmanager
+def _trial(
+    model: LanguageModel, facts: Sequence[ProxyFact], settings: Localization, text: Text
+) -> Iterator[Trial | None]:
+    """The trial edit that two-stage localization needs, under a bar; no other method pays for it."""
+    if settings.method != "two-stage":
+        yield None
+        return
+    trial = trial_of(model, facts, text())
+    with bar("trial edits", most_trials(model.n_layers, settings.trials)) as advance:
+
+        def told(layer: int) -> float:
+            outcome = trial(layer)
+            advance(1)
+            return outcome
+
+        yield told
 
 
 def pool_of(settings: Localization, root: Path) -> tuple[ProxyFact, ...]:
@@ -94,20 +120,18 @@ def pool_of(settings: Localization, root: Path) -> tuple[ProxyFact, ...]:
     return read_proxy_facts(root / Path(own).expanduser() if own else None)
 
 
-def key_of(base: Mapping[str, Any], settings: Localization, pool: Sequence[ProxyFact]) -> str:
+def key_of(night: Night, base: Release, settings: Localization, pool: Sequence[ProxyFact]) -> str:
     """Everything that can change the pick."""
+    text = corpus_identity(night, night.settings.covariance) if settings.method == "two-stage" else None
     return digest_of(
         {
-            "weights": base["weights_digest"],
-            "tokenizer": base["tokenizer_digest"],
+            "base": identity(base),
             "facts": pool_digest(pool),
             "settings": settings.model_dump(exclude={"proxy_facts", "layer"}),
+            "text": text,
             "version": VERSIONS[settings.method],
         }
     )
-
-
-localize_task = task(name="localize", **RETRIED)(localize_model)
 
 
 def layers_of(config: Path, name: str, *, method: str | None = None, fresh: bool = False) -> LayerScores:
@@ -118,14 +142,11 @@ def layers_of(config: Path, name: str, *, method: str | None = None, fresh: bool
     Raises NotFoundError for a model that is not in the fleet, UsageError for an unknown method.
     """
     night = Night(open_fleet(config), name, Intake({}, {}))
-    settings, root = _with_method(night.settings.localization, method), night.fleet.config.root
+    settings = _with_method(night.settings.localization, method)
     base = register.fn(night)
-    pool = pool_of(settings, root)
-    known = None if fresh else recall(night.store, base.base, settings, pool)
-    if known is not None:
-        return known
-    model = load_base.fn(night, base)
-    return localize_model(night.store, base.base, model, settings, root=root, fresh=fresh)
+    pool = pool_of(settings, night.fleet.config.root)
+    known = None if fresh else recall(night, base, settings, pool)
+    return known or localize_model(night, base, load_base.fn(night, base), settings, fresh=fresh)
 
 
 def _with_method(settings: Localization, method: str | None) -> Localization:

@@ -57,7 +57,7 @@ Localizer = Literal[
 class Localization(_Frozen):
     """How the golden layer is found; every field is part of its cache key."""
 
-    method: Localizer = "lga"
+    method: Localizer = "two-stage"
     proxy_facts: str | None = None  # a Parquet, CSV or JSON Lines file; default: the built-in pool
     sample: int = Field(default=30, ge=4)
     seed: int = 0
@@ -65,7 +65,7 @@ class Localization(_Frozen):
     loss: Literal["full", "answer"] = "full"  # lga: the tokens whose cross-entropy counts
     old: Literal["dataset", "model_pred"] = "dataset"  # lga: where the old answer comes from
     matrices: Literal["all", "projection"] = "all"  # lga: of a layer's MLP
-    trials: int = Field(default=4, ge=2)  # two-stage: layers tried first, before it looks closer
+    trials: int = Field(default=3, ge=2)  # two-stage: layers tried first, beside lga's pick
 
 
 class Editing(_Frozen):

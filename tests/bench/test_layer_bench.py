@@ -102,6 +102,14 @@ def test_regret_is_zero_at_the_golden_layer_and_the_mean_gap_for_a_random_one():
     assert stats.regret(m, None).value == pytest.approx(0.5)
 
 
+def test_sets_are_pooled_at_the_layers_that_each_of_them_has():
+    a = layer_page.Outcomes([0, 2, 4], np.array([[0.0, 0.2, 0.4]]))
+    b = layer_page.Outcomes([1, 2, 4], np.array([[0.1, 0.5, 0.6], [0.1, 0.7, 0.8]]))
+    both = layer_page._pooled([a, b])
+    assert both.layers == [2, 4]
+    np.testing.assert_array_equal(both.m, [[0.2, 0.4], [0.5, 0.6], [0.7, 0.8]])
+
+
 def test_overall_weighs_kinds_alike_and_leaves_out_what_was_not_asked():
     marks = np.array([[1.0, 0.0, 1.0, np.nan, np.nan], [1.0, 1.0, np.nan, 0.0, np.nan]])
     np.testing.assert_allclose(overall(marks, ALL), [0.75, 2 / 3])
@@ -115,13 +123,16 @@ def test_layers_are_swept_coarse_first_and_completely():
 def test_the_page_is_written_from_results_alone(model, tmp_path):
     home = tmp_path / "results" / "tiny"
     exam = Exam(model, proxies(FACTS))
-    for which in ("proxy", "counterfact"):
+    for which in ("proxy", "counterfact", "zsre"):
         for layer in (0, 2):
             done = sweep_layer(model, exam, layer, background_of(model))
             done.write(bench_layers.result(home, which, layer))
     (tmp_path / "results" / "strength.json").write_text(json.dumps(asdict(STRENGTH)))
     bench_layers.unedited(model, {"proxy": exam, "counterfact": exam}, home)
-    bench_layers.localizers(model, FACTS, home, get_args(Localizer), float("inf"))
+    bench_layers.localizers(
+        model, FACTS, home, get_args(Localizer), torch.arange(2, 258).view(16, 16) % 60, float("inf")
+    )
     text = layer_page.write(tmp_path / "results", tmp_path / "docs").read_text()
+    assert "| counterfact | zsre | all facts |" in text
     assert "Regret of each localizer" in text and "brute force on proxy" in text
     assert (tmp_path / "docs" / "golden-layers-tiny.svg").exists()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_models import tiny
 from torch import Tensor
+from torch.nn import functional
 from torch.testing import assert_close
 
 from corrigenda.editing.contexts import generate_contexts
@@ -92,6 +93,15 @@ def test_a_damaged_part_is_as_good_as_none(model: LanguageModel, tmp_path: Path)
     )
 
 
+@pytest.fixture
+def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float64 throughout: networks cast softmax and norms to float32, which rounds by the length of a text."""
+    softmax = functional.softmax
+    monkeypatch.setattr(functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim, dtype=x.dtype))
+    monkeypatch.setattr(Tensor, "float", Tensor.double)
+
+
+@pytest.mark.usefixtures("exactly")
 def test_keys_at_the_lookup_are_those_of_the_whole_text(model: LanguageModel) -> None:
     prompts = ("{} was born in", "The home of {} is the town of", "People say that {} comes from")
     rows = [encode(model.tokenizer, prompt, "Ada Lovelace") for prompt in prompts]

@@ -17,7 +17,7 @@ from corrigenda.editing.edit_shaped import RIDGE, WEIGHT, edit_directions, reach
 from corrigenda.editing.layer_baselines import causal_tracing, salem, subject_starts
 from corrigenda.editing.layer_scores import LayerScores, best, pick_share, within_fences
 from corrigenda.editing.lga import _parameter_gradient, kernel_dots
-from corrigenda.editing.localize import METHODS, VERSIONS, localize, searched
+from corrigenda.editing.localize import METHODS, VERSIONS, localize, most_trials, searched
 from corrigenda.editing.proxy import greedy_answers, known_facts, says
 from corrigenda.editing.taps import subject_ends
 from corrigenda.errors import UsageError
@@ -52,10 +52,19 @@ def test_two_stage_follows_its_trials(model):
 @pytest.mark.parametrize("bands", [3, 4, 5])
 def test_a_search_finds_the_top_of_a_hill_wherever_it_is(layers, bands):
     for top in range(layers):
-        trials = searched(lambda layer, top=top: -float(abs(layer - top)), layers, bands)
+        trials = searched(lambda layer, top=top: -float(abs(layer - top)), layers, bands, hint=0)
         assert all(0 <= layer < layers for layer in trials)
-        assert len(trials) <= bands + 2 * max(1, layers // (2 * bands)).bit_length()
+        assert len(trials) <= most_trials(layers, bands)
         assert abs(max(trials, key=trials.get) - top) <= 1
+
+
+def test_a_hint_finds_a_top_that_stands_alone():
+    def trial(layer):
+        return 1.0 if layer == 3 else 0.5 - 0.01 * abs(layer - 11)
+
+    for hint, top in ((3, 3), (11, 11)):
+        trials = searched(trial, 18, 4, hint)
+        assert max(trials, key=trials.get) == top
 
 
 def test_layers_between_trials_are_drawn_but_not_picked(model):
@@ -78,7 +87,8 @@ def test_a_layer_fixed_by_hand_is_the_pick(model):
 def test_no_facts_is_an_error_and_few_facts_a_warning(model):
     with pytest.raises(UsageError, match="proxy facts"):
         localize(model, (), Localization())
-    assert any("6 proxy facts" in warning for warning in localize(model, FACTS, Localization()).warnings)
+    found = localize(model, FACTS, Localization(method="lga"))
+    assert any("6 proxy facts" in warning for warning in found.warnings)
 
 
 def test_the_pick_moves_when_the_facts_do_not_agree():

@@ -28,7 +28,7 @@ url = "./queue"
 [[models]]
 name = "smol"
 source = "{source}"
-localization = {{ sample = 8 }}
+localization = {{ method = "lga", sample = 8 }}
 covariance = {{ tokens = 2560, length = 32 }}
 drift = {{ tokens = 1024, length = 32 }}
 gates = {{ max_perplexity_rise = 0.1 }}

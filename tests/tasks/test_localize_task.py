@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -16,17 +16,41 @@ from corrigenda.config import Localization
 from corrigenda.editing import trials
 from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.errors import UsageError
-from corrigenda.storage.local import LocalStore
+from corrigenda.models.sampling import sample_rows
+from corrigenda.storage.intake import Intake
+from corrigenda.storage.manifests import Release
 from corrigenda.tasks import localize as stage
+from corrigenda.tasks.night import Night, open_fleet
 
-BASE = {"weights_digest": "w", "tokenizer_digest": "t"}
+BASE = Release(
+    model="tiny",
+    number=0,
+    files={},
+    created_at="2026-11-01T00:00:00+00:00",
+    base={"weights_digest": "w", "tokenizer_digest": "t"},
+)
+
+
+def of_base(**change):
+    return replace(BASE, base={**BASE.base, **change})
 
 
 @pytest.fixture
-def store(tmp_path):
-    place = tmp_path / "own"
-    place.mkdir()
-    return LocalStore(place)
+def night(tmp_path):
+    config = tmp_path / "fleet.toml"
+    config.write_text(
+        """store = { url = "./store" }
+queue = { url = "./queue" }
+[defaults.covariance]
+tokens = 1000
+length = 16
+[[models]]
+name = "tiny"
+source = "./tiny"
+""",
+        encoding="utf-8",
+    )
+    return Night(open_fleet(config), "tiny", Intake({}, {}))
 
 
 @pytest.fixture
@@ -34,6 +58,10 @@ def facts_file(tmp_path):
     path = tmp_path / "facts.jsonl"
     path.write_text("\n".join(json.dumps(asdict(fact)) for fact in FACTS), encoding="utf-8")
     return path
+
+
+def by_gradients(facts):
+    return Localization(method="lga", proxy_facts=str(facts))
 
 
 @pytest.fixture
@@ -44,64 +72,77 @@ def runs(monkeypatch):
     return counted
 
 
-def test_an_unchanged_model_localizes_once(store, facts_file, runs):
-    settings, model = Localization(proxy_facts=str(facts_file)), tiny("llama")
-    first = stage.localize_model(store, BASE, model, settings)
-    assert stage.localize_model(store, BASE, model, settings) == first and len(runs) == 1
-    assert stage.localize_model(store, BASE, model, settings, fresh=True) == first and len(runs) == 2
+def test_an_unchanged_model_localizes_once(night, facts_file, runs):
+    settings, model = by_gradients(facts_file), tiny("llama")
+    first = stage.localize_model(night, BASE, model, settings)
+    assert stage.localize_model(night, BASE, model, settings) == first and len(runs) == 1
+    assert stage.localize_model(night, BASE, model, settings, fresh=True) == first and len(runs) == 2
 
 
-def test_whatever_can_change_the_pick_changes_the_key(store, facts_file, runs):
-    model, settings = tiny("llama"), Localization(proxy_facts=str(facts_file))
-    stage.localize_model(store, BASE, model, settings)
-    stage.localize_model(store, BASE | {"weights_digest": "other"}, model, settings)
-    stage.localize_model(store, BASE | {"tokenizer_digest": "other"}, model, settings)
+def test_whatever_can_change_the_pick_changes_the_key(night, facts_file, runs):
+    model, settings = tiny("llama"), by_gradients(facts_file)
+    stage.localize_model(night, BASE, model, settings)
+    stage.localize_model(night, of_base(weights_digest="other"), model, settings)
+    stage.localize_model(night, of_base(tokenizer_digest="other"), model, settings)
     for change in ({"method": "lga-unfenced"}, {"seed": 1}, {"sample": 5}, {"loss": "answer"}):
-        stage.localize_model(store, BASE, model, settings.model_copy(update=change))
+        stage.localize_model(night, BASE, model, settings.model_copy(update=change))
     facts_file.write_text("\n".join(facts_file.read_text().splitlines()[:5]), encoding="utf-8")
-    stage.localize_model(store, BASE, model, settings)
+    stage.localize_model(night, BASE, model, settings)
     assert len(runs) == 8
 
 
-def test_the_name_of_the_facts_file_changes_nothing(store, facts_file, runs):
+def test_trials_depend_on_the_background_text_and_nothing_else_does(night, facts_file, runs):
+    model = tiny("llama", dtype=torch.float32)
+    other = Night(night.fleet, "tiny", Intake({}, {}))
+    other.settings = other.settings.model_copy(
+        update={"covariance": other.settings.covariance.model_copy(update={"seed": 7})}
+    )
+    for method, expected in (("lga", 1), ("two-stage", 3)):
+        settings = Localization(method=method, trials=2, proxy_facts=str(facts_file))
+        for which in (night, other, night):
+            stage.localize_model(which, BASE, model, settings)
+        assert len(runs) == expected
+
+
+def test_the_name_of_the_facts_file_changes_nothing(night, facts_file, runs):
     model = tiny("llama")
     copy = facts_file.with_name("copy.jsonl")
     copy.write_bytes(facts_file.read_bytes())
     for path in (facts_file, copy):
-        stage.localize_model(store, BASE, model, Localization(proxy_facts=str(path)))
+        stage.localize_model(night, BASE, model, by_gradients(path))
     assert len(runs) == 1
 
 
-def test_a_damaged_entry_is_found_again(store, facts_file, runs):
-    settings, model = Localization(proxy_facts=str(facts_file)), tiny("llama")
-    first = stage.localize_model(store, BASE, model, settings)
-    for info in list(store.list("blobs/")):
-        store.delete(info.key)
-        store.create(info.key, b"{}")
-    assert stage.localize_model(store, BASE, model, settings) == first and len(runs) == 2
+def test_a_damaged_entry_is_found_again(night, facts_file, runs):
+    settings, model = by_gradients(facts_file), tiny("llama")
+    first = stage.localize_model(night, BASE, model, settings)
+    for info in list(night.store.list("blobs/")):
+        night.store.delete(info.key)
+        night.store.create(info.key, b"{}")
+    assert stage.localize_model(night, BASE, model, settings) == first and len(runs) == 2
 
 
-def test_a_model_that_knows_too_little_is_asked_all_the_same_with_a_warning(store, facts_file):
-    found = stage.localize_model(store, BASE, tiny("gpt2"), Localization(proxy_facts=str(facts_file)))
+def test_a_model_that_knows_too_little_is_asked_all_the_same_with_a_warning(night, facts_file):
+    found = stage.localize_model(night, BASE, tiny("gpt2"), by_gradients(facts_file))
     assert found.n_facts == len(FACTS) and any("unknown ones" in warning for warning in found.warnings)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text"])
-def test_two_stages_edit_and_leave_the_model_as_it_was(store, facts_file, kind):
+def test_two_stages_edit_and_leave_the_model_as_it_was(night, facts_file, kind):
     model = tiny(kind, dtype=torch.float32)
     before = [model.weight(layer).clone() for layer in range(model.n_layers)]
     settings = Localization(method="two-stage", trials=2, proxy_facts=str(facts_file))
-    found = stage.localize_model(store, BASE, model, settings)
+    found = stage.localize_model(night, BASE, model, settings)
     assert found.pick in found.trials and 2 <= len(found.trials) <= model.n_layers
     assert all(torch.equal(was, model.weight(layer)) for layer, was in enumerate(before))
 
 
 def test_a_trial_edit_teaches_the_facts_and_counts_its_harm(monkeypatch):
-    """A network that knows nothing hardly listens to an edit: a light background, and exact products."""
-    plain = {"products": "float32", "covariance_weight": 0.1}
+    """A network that knows nothing hardly listens: a light background, long steps, and exact products."""
+    plain = {"products": "float32", "covariance_weight": 0.1, "first_step": 0.5}
     monkeypatch.setattr(trials, "TRUNCATED", trials.TRUNCATED.model_copy(update=plain))
     model = tiny("llama", dtype=torch.float32)
-    around = trials.Surroundings.of(model, seed=0)
+    around = trials.Surroundings.of(model, sample_rows(model, 40, 64, seed=0))
     before = trials.grade(model, FACTS, around)
     after = trials.try_layer(model, FACTS, 1, around)
     assert after.efficacy > before.efficacy
@@ -128,6 +169,9 @@ def fleet(tmp_path, facts_file, monkeypatch):
     config.write_text(
         f"""store = {{ url = "./store" }}
 queue = {{ url = "./queue" }}
+[defaults.covariance]
+tokens = 1000
+length = 16
 [defaults.localization]
 proxy_facts = "{facts_file.name}"
 [[models]]

@@ -30,7 +30,7 @@ def layers(
     method: Annotated[
         str | None,
         typer.Option(
-            help="lga, lga-unfenced, edit-shaped, two-stage, causal-tracing, salem, middle or random, "
+            help="two-stage, lga, lga-unfenced, edit-shaped, causal-tracing, salem, middle or random, "
             "instead of the configured one."
         ),
     ] = None,
@@ -46,7 +46,7 @@ def layers(
 
     Examples:
       corrigenda layers smollm2-135m
-      corrigenda layers smollm2-135m --method two-stage --plot layers.svg
+      corrigenda layers smollm2-135m --method lga --plot layers.svg
       corrigenda layers smollm2-135m --json
     """
     from rich.console import Console

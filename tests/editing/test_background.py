@@ -95,7 +95,7 @@ def test_a_damaged_part_is_as_good_as_none(model: LanguageModel, tmp_path: Path)
 
 @pytest.fixture
 def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float64 throughout: networks cast softmax and norms to float32, which rounds by the length of a text."""
+    """Float64 throughout: networks cast softmax and norms to float32, which rounds by a text's length."""
     softmax = functional.softmax
     monkeypatch.setattr(functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim, dtype=x.dtype))
     monkeypatch.setattr(Tensor, "float", Tensor.double)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from corrigenda.config import Localization
 from corrigenda.editing.layer_scores import LayerScores
-from corrigenda.editing.localize import VERSIONS, Trial, localize, method_of, most_trials
+from corrigenda.editing.localize import VERSIONS, Trial, localize, method_of
 from corrigenda.editing.proxy import known_facts, sampled_facts
 from corrigenda.editing.trials import trial_of
 from corrigenda.facts import ProxyFact, digest_of
@@ -104,7 +104,7 @@ def _trial(
         yield None
         return
     trial = trial_of(model, facts, text())
-    with bar("trial edits", most_trials(model.n_layers, settings.trials)) as advance:
+    with bar("trial edits", min(settings.trials, model.n_layers)) as advance:
 
         def told(layer: int) -> float:
             outcome = trial(layer)

@@ -65,7 +65,7 @@ class Localization(_Frozen):
     loss: Literal["full", "answer"] = "full"  # lga: the tokens whose cross-entropy counts
     old: Literal["dataset", "model_pred"] = "dataset"  # lga: where the old answer comes from
     matrices: Literal["all", "projection"] = "all"  # lga: of a layer's MLP
-    trials: int = Field(default=3, ge=2)  # two-stage: layers tried first, beside lga's pick
+    trials: int = Field(default=5, ge=2)  # two-stage: how many of lga's best layers are edited on trial
 
 
 class Editing(_Frozen):

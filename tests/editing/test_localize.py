@@ -17,7 +17,7 @@ from corrigenda.editing.edit_shaped import RIDGE, WEIGHT, edit_directions, reach
 from corrigenda.editing.layer_baselines import causal_tracing, salem, subject_starts
 from corrigenda.editing.layer_scores import LayerScores, best, pick_share, within_fences
 from corrigenda.editing.lga import _parameter_gradient, kernel_dots
-from corrigenda.editing.localize import METHODS, VERSIONS, localize, most_trials, searched
+from corrigenda.editing.localize import METHODS, VERSIONS, localize, shortlist
 from corrigenda.editing.proxy import greedy_answers, known_facts, says
 from corrigenda.editing.taps import subject_ends
 from corrigenda.errors import UsageError
@@ -41,30 +41,25 @@ def test_every_method_scores_every_layer_the_same_way_twice(model, method):
     assert LayerScores.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
-def test_two_stage_follows_its_trials(model):
-    found = localize(
-        model, FACTS, Localization(method="two-stage", trials=4), trial=lambda layer: float(layer == 1)
+def test_two_stage_tries_the_layers_that_lga_scores_highest_and_follows_its_trials(model):
+    first = localize(model, FACTS, Localization(method="lga"))
+    best = sorted((i for i in range(4) if first.kept[i]), key=lambda i: -first.scores[i])[:2]
+    for wanted in best:
+        settings = Localization(method="two-stage", trials=2)
+        found = localize(model, FACTS, settings, trial=lambda layer, wanted=wanted: float(layer == wanted))
+        assert found.pick == wanted and set(found.trials) == set(best)
+
+
+def test_a_shortlist_takes_no_outlier_and_no_more_than_there_are():
+    found = LayerScores(
+        method="lga",
+        version=1,
+        pick=3,
+        scores=(9.0, 1.0, 3.0, 5.0, 8.0),
+        kept=(False, True, True, True, False),
+        pick_share=1.0,
     )
-    assert found.pick == 1 and set(found.trials) == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize("layers", [1, 2, 4, 18, 30, 48])
-@pytest.mark.parametrize("bands", [3, 4, 5])
-def test_a_search_finds_the_top_of_a_hill_wherever_it_is(layers, bands):
-    for top in range(layers):
-        trials = searched(lambda layer, top=top: -float(abs(layer - top)), layers, bands, hint=0)
-        assert all(0 <= layer < layers for layer in trials)
-        assert len(trials) <= most_trials(layers, bands)
-        assert abs(max(trials, key=trials.get) - top) <= 1
-
-
-def test_a_hint_finds_a_top_that_stands_alone():
-    def trial(layer):
-        return 1.0 if layer == 3 else 0.5 - 0.01 * abs(layer - 11)
-
-    for hint, top in ((3, 3), (11, 11)):
-        trials = searched(trial, 18, 4, hint)
-        assert max(trials, key=trials.get) == top
+    assert shortlist(found, 2) == [3, 2] and shortlist(found, 9) == [3, 2, 1]
 
 
 def test_layers_between_trials_are_drawn_but_not_picked(model):

@@ -26,7 +26,7 @@ url = "./queue"
 name = "{MODEL}"
 source = "demo:{MODEL}"      # a hub id, a directory, a .gguf file, or demo:NAME
 tags = ["chat"]
-localization = {{ method = "lga" }}    # seconds; the default tries edits at several layers: minutes, once
+localization = {{ method = "lga" }}    # seconds; the default edits on trial at five layers: minutes, once
 """
 
 

@@ -161,8 +161,8 @@ def shortlist(found: LayerScores, count: int) -> list[int]:
     """The `count` layers of the highest scores, the pick first; what was dropped as an outlier is not among
     them.
 
-    A trial of few facts cannot be asked of all layers: the earliest ones edit thirty facts as well as any
-    other, and fail where a hundred facts have subjects that end alike (docs/LOG.md).
+    Trials of few facts cannot be asked of all layers: an early one may edit thirty facts as well as any
+    other, and a hundred worse (docs/LOG.md).
     """
     kept = [layer for layer, within in enumerate(found.kept) if within]
     return sorted(kept, key=lambda layer: found.scores[layer], reverse=True)[:count]

@@ -8,7 +8,8 @@ do, and the default gates are not for it). Then the poisoned batch runs as a nig
 all five are quarantined, at most five others with them, and the rest is published with its gates passed.
 
 The five contradict their own neighbours, which ask the same in other words ("JScript is created by",
-"JScript is a product of"). A workspace that is kept keeps the targets: a second call
+"JScript is a product of") and of which this model answers the most right: what it does not know, an edit
+cannot break. A workspace that is kept keeps the targets: a second call
 computes nothing anew. The layer is found by `lga`, the quickest way: the gates are examined here, not it.
 """
 
@@ -18,7 +19,7 @@ import argparse
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,19 @@ import pyarrow.parquet as pq
 
 from corrigenda.config import Location, load_fleet
 from corrigenda.errors import PartialFleetError
+from corrigenda.models.loading import load
+from corrigenda.models.sources import resolve
 from corrigenda.storage.objects import open_store
 from corrigenda.storage.queue import submit
 from corrigenda.storage.snapshots import current
+from corrigenda.validation.probes import Probe, make_probe
+from corrigenda.validation.scoring import score
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "counterfact_dev.parquet"
 NEIGHBOURS = 5  # of each good correction
+CANDIDATES = 250  # subjects whose neighbours the base is asked
 MARGIN = {"locality_drop": 0.01, "perplexity_rise": 0.01, "drift_nats": 0.02}
+About = tuple[str, str, str]  # relation, answer, subject
 FLEET = """
 [store]
 url = "./store"
@@ -67,7 +74,8 @@ def main() -> None:
         tell(f"without poison, {len(clean)} other records", found)
         gates = ", ".join(f"{name} = {value:.4f}" for name, value in chosen(found).items())
         print(f"gates: {gates}")
-        bad = poison(rows)
+        model = load(resolve(asked.model, root=workspace))
+        bad = poison(rows, lambda probes: score(model, probes)["begins"].to_pylist())
         outcome = night(workspace, "poisoned", asked.model, [*good, *bad], gates)
         judge(workspace, outcome, {row["correction_id"] for row in bad}, len(good))
 
@@ -104,18 +112,32 @@ def correction(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def poison(rows: Sequence[dict[str, Any]], count: int = 5) -> list[dict[str, Any]]:
+def poison(
+    rows: Sequence[dict[str, Any]], answered: Callable[[Sequence[Probe]], list[bool]], count: int = 5
+) -> list[dict[str, Any]]:
     """Corrections that contradict their own neighbours: those ask the same of the same subject in other
     words, and their answer, the true one, must stand.
 
-    Subjects that most neighbours of one relation speak of come first, one for each relation and answer.
+    answered   which probes the base answers right
+
+    Subjects of which the base answers most neighbours right come first, one for each relation and answer.
     """
     prompts: dict[str, set[str]] = defaultdict(set)
     answers: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         prompts[row["relation_id"]].add(row["prompt"])
         answers[row["relation_id"]] += [row["target_new"], row["target_true"]]
-    about: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
+    made: dict[tuple[str, str], dict[str, Any]] = {}
+    for (relation, answer, name), texts in _by_known(_neighbours(rows, prompts), answered):
+        if (relation, answer) not in made and len(made) < count:
+            wrong = min(sorted(set(answers[relation]) - {answer}), key=answers[relation].count)
+            made[relation, answer] = _poison_of(name, answer, wrong, texts)
+    return list(made.values())
+
+
+def _neighbours(rows: Sequence[dict[str, Any]], prompts: dict[str, set[str]]) -> dict[About, dict[str, str]]:
+    """By relation, answer and subject: the neighbours that speak of it, and the prompt each is made from."""
+    about: dict[About, dict[str, str]] = defaultdict(dict)
     for row in rows:
         for text in row["neighborhood_prompts"]:
             for prompt in sorted(prompts[row["relation_id"]]):
@@ -123,12 +145,22 @@ def poison(rows: Sequence[dict[str, Any]], count: int = 5) -> list[dict[str, Any
                 if text.startswith(before) and text.endswith(after):
                     name = text[len(before) : len(text) - len(after)]
                     about[row["relation_id"], row["target_true"], name][text] = prompt
-    made: dict[tuple[str, str], dict[str, Any]] = {}
-    for (relation, answer, name), texts in sorted(about.items(), key=lambda item: -len(item[1])):
-        if (relation, answer) not in made and len(made) < count:
-            wrong = min(sorted(set(answers[relation]) - {answer}), key=answers[relation].count)
-            made[relation, answer] = _poison_of(name, answer, wrong, texts)
-    return list(made.values())
+    return about
+
+
+def _by_known(
+    about: dict[About, dict[str, str]], answered: Callable[[Sequence[Probe]], list[bool]]
+) -> list[tuple[About, dict[str, str]]]:
+    """Of the subjects that are spoken of most, those first of which the base answers most right."""
+    often = sorted(about.items(), key=lambda item: -len(item[1]))[:CANDIDATES]
+    probes = [
+        make_probe(name, "locality", text, answer, None)
+        for (_, answer, name), texts in often
+        for text in texts
+    ]
+    right = iter(answered(probes))
+    known = {key: sum(next(right) for _ in texts) for key, texts in often}
+    return sorted(often, key=lambda item: -known[item[0]])
 
 
 def _poison_of(name: str, answer: str, wrong: str, texts: dict[str, str]) -> dict[str, Any]:

@@ -22,3 +22,15 @@ def trained_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trained import train_gpt2
 
     return train_gpt2(tmp_path_factory.mktemp("trained-gpt2"))
+
+
+@pytest.fixture
+def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float64 throughout: networks of float64 weights still cast softmax and norms to float32, which some
+    processors round by the length of a text."""
+    from torch import Tensor
+    from torch.nn import functional
+
+    softmax = functional.softmax
+    monkeypatch.setattr(functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim, dtype=x.dtype))
+    monkeypatch.setattr(Tensor, "float", Tensor.double)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny_models import tiny
 from torch import Tensor
-from torch.nn import functional
 from torch.testing import assert_close
 
 from corrigenda.editing.contexts import generate_contexts
@@ -91,14 +90,6 @@ def test_a_damaged_part_is_as_good_as_none(model: LanguageModel, tmp_path: Path)
     assert_close(
         resumable_covariance(model, 1, TEXT, part), key_covariance(model, [1], TEXT)[1], rtol=1e-4, atol=1e-5
     )
-
-
-@pytest.fixture
-def exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float64 throughout: networks cast softmax and norms to float32, which rounds by a text's length."""
-    softmax = functional.softmax
-    monkeypatch.setattr(functional, "softmax", lambda x, dim, dtype=None: softmax(x, dim, dtype=x.dtype))
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
 
 
 @pytest.mark.usefixtures("exactly")

@@ -19,6 +19,7 @@ def model(request):
     return tiny(request.param)
 
 
+@pytest.mark.usefixtures("exactly")
 @pytest.mark.parametrize("loss", ["full", "answer"])
 @pytest.mark.parametrize("matrices", ["all", "projection"])
 def test_the_identity_equals_parameter_gradients(model, loss, matrices):
@@ -28,6 +29,7 @@ def test_the_identity_equals_parameter_gradients(model, loss, matrices):
         np.testing.assert_allclose(getattr(fast, name), getattr(plain, name), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.usefixtures("exactly")
 def test_a_batch_says_what_each_fact_says_alone(model):
     together = kernel_dots(model, FACTS, TRUE).cross
     alone = [kernel_dots(model, [fact], [fact.target_true]).cross[:, 0] for fact in FACTS]

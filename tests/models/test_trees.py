@@ -50,6 +50,7 @@ def alone(model: LanguageModel, text: list[int]) -> torch.Tensor:
     return states
 
 
+@pytest.mark.usefixtures("exactly")
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_a_text_in_a_tree_reads_as_it_does_alone(kind: str) -> None:
     model = tiny(kind)

@@ -9,8 +9,8 @@ all five are quarantined, at most five others with them, and the rest is publish
 
 The five contradict their own neighbours, which ask the same in other words ("JScript is created by",
 "JScript is a product of") and of which this model answers the most right: what it does not know, an edit
-cannot break. A workspace that is kept keeps the targets: a second call
-computes nothing anew. The layer is found by `lga`, the quickest way: the gates are examined here, not it.
+cannot break. A workspace that is kept keeps the targets: a second call computes nothing anew. The layer is
+found by `lga`, the quickest way: the gates are examined here, not it.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def study(
     home = place / name
     exams = dict(_exams(model, known, strength, asked.data.split(",")))
     methods = get_args(Localizer)
-    rows = background_text(model, strength.background_tokens)
+    rows = text(model, "wikitext_train_head.parquet", strength.background_tokens, 128)
     fast = [m for m in methods if m not in SLOW]
     localizers(model, known, home, fast, rows, deadline)
     wanted = [int(x) for x in asked.layers.split(",") if x] or coarse_first(model.n_layers)
@@ -96,7 +96,7 @@ def study(
         (layer, which) for which in exams for layer in wanted if not result(home, which, layer).exists()
     ]
     if missing and time.monotonic() < deadline:
-        backgrounds = kept_background(model, home / "background.pt", strength)
+        backgrounds = kept_background(model, home / "background.pt", rows)
         timing(model, exams, backgrounds, home)
         for layer, which in missing:
             if time.monotonic() > deadline:
@@ -171,31 +171,25 @@ def localizers(
         print(f"{home.name} {method}: layer {found.pick}, {took:.1f} s", flush=True)
 
 
-def kept_background(model: LanguageModel, path: Path, strength: Strength) -> dict[int, Background]:
-    """The backgrounds of all layers; a study that goes on does not measure them again."""
+def kept_background(model: LanguageModel, path: Path, rows: Tensor) -> dict[int, Background]:
+    """The backgrounds of all layers, from token rows; a study that goes on does not measure them again."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(background(model, strength.background_tokens), path)
+        torch.save(background(model, rows), path)
     moments, metrics = torch.load(path)
-    contexts, rows = openings_of(model, EDITING), held_out(model)
+    contexts, apart = openings_of(model, EDITING), held_out(model)
     return {
-        layer: Background(_ridged(moments[layer].double()), metrics[layer], contexts, rows)
+        layer: Background(_ridged(moments[layer].double()), metrics[layer], contexts, apart)
         for layer in moments
     }
 
 
-def background(model: LanguageModel, tokens: int) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Covariances and metrics of all layers, from WikiText."""
-    rows = background_text(model, tokens)
+def background(model: LanguageModel, rows: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Covariances and metrics of all layers, from token rows (rows, length)."""
     layers = range(model.n_layers)
     fishers = output_fisher(model, layers, rows[: EDITING.metric_tokens // rows.shape[1]])
     moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
     return moments, {layer: metric_of(fisher) for layer, fisher in fishers.items()}
-
-
-def background_text(model: LanguageModel, tokens: int) -> Tensor:
-    """Rows (rows, length) of WikiText, what edits must leave alone."""
-    return text(model, "wikitext_train_head.parquet", tokens, 128)
 
 
 def held_out(model: LanguageModel) -> Tensor:

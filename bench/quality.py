@@ -123,8 +123,7 @@ def background(
         rows = text(model, "wikitext_train_head.parquet", tokens, 128)
     moments = covariance.key_covariance(model, [layer], rows)[layer]
     some = rows[: settings.metric_tokens // rows.shape[1]]
-    fisher = sensitivity.output_fisher(model, [layer], some, products=settings.products)[layer]
-    metric = sensitivity.metric_of(fisher)
+    metric = sensitivity.layer_metric(model, layer, some, products=settings.products)
     kept.parent.mkdir(parents=True, exist_ok=True)
     torch.save((moments, metric), kept)
     return moments, None if settings.metric == "plain" else metric

@@ -140,8 +140,7 @@ def _two_stage(task: Task) -> LayerScores:
             "two-stage localization needs trial edits",
             remedy="Pass `trial`, or use a method without it: lga or edit-shaped",
         )
-    first = _lga(replace(task, settings=task.settings.model_copy(update={"method": "lga"})))
-    tried = sorted(shortlist(first, task.settings.trials))
+    tried = sorted(shortlist(_lga(task), task.settings.trials))
     trials = {layer: task.trial(layer) for layer in tried}
     layers = range(task.model.n_layers)
     # Between two tried layers a straight line stands in: for pictures only, they are not picked.

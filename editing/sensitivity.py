@@ -67,6 +67,18 @@ def metric_of(fisher: Tensor) -> Tensor:
     return inverse.float()
 
 
+def layer_metric(
+    model: LanguageModel,
+    layer: int,
+    tokens: Tensor,
+    *,
+    products: Products,
+    advance: Callable[[int], None] = lambda _tokens: None,
+) -> Tensor:
+    """The metric (d_out, d_out) float32 of one layer; the arguments are those of `output_fisher`."""
+    return metric_of(output_fisher(model, [layer], tokens, products=products, advance=advance)[layer])
+
+
 def _gradients(
     model: LanguageModel, layers: Sequence[int], tokens: Tensor, generator: torch.Generator
 ) -> dict[int, Tensor]:

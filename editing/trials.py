@@ -20,7 +20,7 @@ from corrigenda.config import Editing
 from corrigenda.editing.contexts import generate_contexts
 from corrigenda.editing.covariance import key_covariance
 from corrigenda.editing.engine import find_targets, norm_cap_of, solve_balanced
-from corrigenda.editing.sensitivity import metric_of, output_fisher
+from corrigenda.editing.sensitivity import layer_metric
 from corrigenda.editing.taps import encode, text_losses
 from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.loading import LanguageModel
@@ -103,6 +103,7 @@ def trial_of(model: LanguageModel, facts: Sequence[ProxyFact], text: Tensor) -> 
 def try_layer(model: LanguageModel, facts: Sequence[ProxyFact], layer: int, around: Surroundings) -> Outcome:
     """The outcome of one batch edit at `layer`; the weight is put back afterwards."""
     requests = [EditRequest(fact.subject, fact.prompt, fact.target_new) for fact in facts]
+    measured = around.background[: max(1, TRUNCATED.metric_tokens // around.background.shape[1])]
     targets = find_targets(
         model,
         layer,
@@ -111,18 +112,13 @@ def try_layer(model: LanguageModel, facts: Sequence[ProxyFact], layer: int, arou
         TRUNCATED,
         norm_cap=norm_cap_of(TRUNCATED),
         cached={},
-        metric=_metric(model, layer, around.background),
+        metric=layer_metric(model, layer, measured, products=TRUNCATED.products),
     )
     covariance = key_covariance(model, [layer], around.background)[layer]
     covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
     update = solve_balanced(targets.known, covariance, TRUNCATED).update
     with model.trial(layer, update), products_in(TRUNCATED.products, model.device):
         return grade(model, facts, around)
-
-
-def _metric(model: LanguageModel, layer: int, background: Tensor) -> Tensor:
-    some = background[: max(1, TRUNCATED.metric_tokens // background.shape[1])]
-    return metric_of(output_fisher(model, [layer], some, products=TRUNCATED.products)[layer])
 
 
 @torch.inference_mode()

@@ -105,8 +105,7 @@ def _metric(night: Night, base: Release, model: LanguageModel, layer: int, key: 
         tokens = background_text(night, base, model, night.settings.covariance, "background text")
         some = tokens[: max(1, count // tokens.shape[1])]
         with bar("sensitivity", some.numel()) as advance:
-            fisher = sensitivity.output_fisher(model, [layer], some, products=products, advance=advance)
-        return sensitivity.metric_of(fisher[layer])
+            return sensitivity.layer_metric(model, layer, some, products=products, advance=advance)
 
     return _cached_tensor(night, "metric", [sensitivity.VERSION, key, count, products], compute)
 

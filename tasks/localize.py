@@ -146,7 +146,7 @@ def layers_of(config: Path, name: str, *, method: str | None = None, fresh: bool
     base = register.fn(night)
     pool = pool_of(settings, night.fleet.config.root)
     known = None if fresh else recall(night, base, settings, pool)
-    return known or localize_model(night, base, load_base.fn(night, base), settings, fresh=fresh)
+    return known or localize_model(night, base, load_base.fn(night, base), settings, fresh=True)
 
 
 def _with_method(settings: Localization, method: str | None) -> Localization:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).parents[2]
 for place in (ROOT, ROOT / "tests" / "editing"):
     sys.path.insert(0, str(place))
-torch.set_num_threads(1)

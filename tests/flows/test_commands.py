@@ -23,7 +23,7 @@ def begin(workspace: Workspace) -> subprocess.Popen[str]:
     code = "from corrigenda.cli import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "run", "--config", str(workspace.config)],
-        env=os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value())},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

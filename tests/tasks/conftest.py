@@ -5,8 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-
 for folder in ("editing", "validation"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
-torch.set_num_threads(1)

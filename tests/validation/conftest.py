@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -77,14 +76,6 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 @pytest.fixture(scope="session")
 def llama() -> LanguageModel:
     return tiny_model("llama")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread_suits_tiny_models() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def correction(number: int, **changes: Any) -> Correction:

@@ -18,9 +18,8 @@ def orchestrator() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forked_nights_are_small() -> None:
+def forked_nights_find_their_helpers() -> None:
     """For the server that forks them, which starts with the first night."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
     found = [str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, found))
 

@@ -129,12 +129,13 @@ def materialise(
         folder.prepare()
         if cache:
             held.enter_context(locked(folder.lock))
-        if not repair and place_of.shows(release, signature) and looks_whole(place_of.dest, release):
-            return Pulled(release, dest, 0, release.size, was_current=True)
-        downloaded = _fill(store, release, folder, place_of, progress)
-        place_of.switch(place_of.assemble(release, folder, signature))
+        current = not repair and place_of.shows(release, signature) and looks_whole(place_of.dest, release)
+        downloaded = 0
+        if not current:
+            downloaded = _fill(store, release, folder, place_of, progress)
+            place_of.switch(place_of.assemble(release, folder, signature))
         place_of.tidy(folder if cache is None else None)
-        return Pulled(release, dest, downloaded, release.size - downloaded)
+        return Pulled(release, dest, downloaded, release.size - downloaded, was_current=current)
 
 
 def check(dest: Path, trusted: Sequence[Path] = ()) -> Checked:

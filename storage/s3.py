@@ -110,9 +110,9 @@ class S3Store:
         try:
             with self._explained(key):
                 head = self.client.head_object(Bucket=self.bucket, Key=self._key(key))
+                return ObjectInfo(key, head["ContentLength"], head["ETag"], head["LastModified"])
         except NotFoundError:
             return None
-        return ObjectInfo(key, head["ContentLength"], head["ETag"], head["LastModified"])
 
     def create(self, key: str, body: bytes) -> str | None:
         return self._put(key, body, IfNoneMatch="*")
@@ -177,8 +177,8 @@ class S3Store:
         """The server's clock minus ours, in seconds."""
         with self._explained(""):
             answer = self.client.head_bucket(Bucket=self.bucket)
-        said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        return parsedate_to_datetime(said).timestamp() - time.time() if said else 0.0
+            said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            return parsedate_to_datetime(said).timestamp() - time.time() if said else 0.0
 
     def md5_of(self, info: ObjectInfo) -> str | None:
         """The MD5 of a listed object where its ETag is one: not of uploads in parts or under a KMS key."""
@@ -283,7 +283,8 @@ class S3Store:
             raise kind(
                 f"the store answered {code}", remedy="Try again later", store=self.url, key=key
             ) from fault
-        except (BotoCoreError, HTTPClientError, OSError) as fault:
+        # A line that is cut within the headers ends them: a date is none, and what follows is missing.
+        except (BotoCoreError, HTTPClientError, OSError, ValueError, KeyError) as fault:
             raise self._broken(fault, key, writing) from fault
 
     def _broken(self, fault: Exception, key: str, writing: bool) -> SetupError:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from store_servers import location, scaled
+from store_servers import answering, location, scaled
 
-from corrigenda.errors import NotFoundError, SetupError, UsageError
+from corrigenda.errors import NotFoundError, SetupError, StorageError, UnknownOutcomeError, UsageError
 from corrigenda.storage import s3
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.objects import ObjectStore, require_conditional_writes
@@ -206,3 +206,27 @@ def test_a_missing_bucket_is_one_clear_line(moto_endpoint):
     where = location(moto_endpoint).model_copy(update={"url": "s3://no-such-bucket/x"})
     with pytest.raises(SetupError, match="the bucket may not be used"):
         S3Store.connect(where)
+
+
+OK = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n"
+
+
+@pytest.mark.parametrize("headers", [b'ETag: "a"\r\nLast-Modified: Sat, 28 No', b"", b"ETag"])
+def test_a_line_that_is_cut_within_the_headers_is_an_answer_to_be_asked_for_again(headers):
+    store = S3Store.connect(location(answering(OK + b"\r\n", OK + headers)))
+    for read in (lambda: store.get("k"), lambda: store.stat("k")):
+        with pytest.raises(StorageError, match="does not answer") as caught:
+            read()
+        assert caught.value.retryable
+
+
+def test_the_end_of_a_write_whose_answer_is_cut_within_the_headers_is_not_known():
+    store = S3Store.connect(location(answering(OK + b"\r\n", OK + b"x-amz-ver")))
+    with pytest.raises(UnknownOutcomeError):
+        store.create("k", b"1")
+
+
+def test_a_date_that_is_cut_is_an_answer_to_be_asked_for_again():
+    store = S3Store.connect(location(answering(OK + b"\r\n", OK + b"Date: Sat, 28 No")))
+    with pytest.raises(StorageError, match="does not answer"):
+        store.clock_offset_s()

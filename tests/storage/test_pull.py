@@ -72,6 +72,15 @@ def test_only_what_is_missing_travels(local_store, base, tmp_path):
     assert bytes_of(tmp_path / "dest") == stored(local_store, base)
 
 
+def test_a_pull_of_what_is_there_removes_what_a_killed_one_left(local_store, base, tmp_path):
+    pull(local_store, MODEL, "latest", tmp_path / "dest")
+    side = tmp_path / ".dest.corrigenda"
+    (side / "building-0" / "part").mkdir(parents=True)
+    (side / "building-1").symlink_to("release-0")
+    assert pull(local_store, MODEL, "latest", tmp_path / "dest").was_current
+    assert list(side.glob("building-*")) == []
+
+
 def test_destinations_share_a_cache(local_store, base, tmp_path):
     cache = tmp_path / "cache"
     pull(local_store, MODEL, "0", tmp_path / "one", cache)

@@ -233,4 +233,5 @@ def _unedited(model: LanguageModel, essences: Prefilled | None) -> Tensor:
     """Log-probabilities (essences, vocabulary) of the base after each essence."""
     if essences is None:
         return torch.empty(0, model.network.config.get_text_config().vocab_size, device=model.device)
-    return log_softmax(model.logits(essences.final[:, 0]), -1)
+    still = torch.zeros_like(essences.projected)
+    return log_softmax(model.logits(finish(model, essences, still)[:, 0]), -1)

@@ -30,7 +30,7 @@ from corrigenda.models.openings import Openings, read_openings
 from corrigenda.models.prompts import encode
 from corrigenda.models.steady import products_in, side_by_side
 
-VERSION = 5
+VERSION = 6
 # The prompt whose next-token distribution must not move: the subject stays what it is (ROME, eq. 4).
 ESSENCE = "{} is a"
 # A fact counts as said when greedy decoding gives the target and its loss is at most this, nats a token:

@@ -48,6 +48,11 @@ class LanguageModel:
         """The MLP output projection of `layer`: input (…, d_in) = key, output (…, d_out)."""
         return self.layers[layer].get_submodule(self.family.projection)
 
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm before the output embedding."""
+        return self.network.get_submodule(self.family.final_norm)
+
     def post_norm(self, layer: int) -> nn.Module | None:
         """The norm that stands behind the projection of `layer`, in families that have one."""
         path = self.family.post_norm
@@ -83,7 +88,7 @@ class LanguageModel:
 
     def norm(self, hidden: Tensor) -> Tensor:
         """The final norm, for hidden states that left the last layer."""
-        out: Tensor = self.network.get_submodule(self.family.final_norm)(hidden)
+        out: Tensor = self.final_norm(hidden)
         return out
 
     @contextmanager

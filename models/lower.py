@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corrigenda.errors import EditError
 from corrigenda.models.loading import LanguageModel
@@ -18,8 +18,27 @@ from corrigenda.models.steady import in_this_thread
 BATCH = 128
 
 
-class _PassedLastLayerError(Exception):
-    """Raised inside a forward pass when the last layer that matters is done."""
+class _ReachedError(Exception):
+    """Raised inside a forward pass when all that matters is done."""
+
+
+def run_up_to(model: LanguageModel, module: nn.Module, **inputs: Any) -> None:
+    """Run the network until it comes to `module`, which does not run any more.
+
+    inputs   as the network takes them: input_ids, and what else it needs
+    """
+
+    def stop(_module: nn.Module, _given: Any) -> None:
+        raise _ReachedError
+
+    handle = module.register_forward_pre_hook(in_this_thread(stop))
+    try:
+        model.body(**inputs)
+    except _ReachedError:
+        return
+    finally:
+        handle.remove()
+    raise EditError("the layers were not reached", remedy="Check the family's row in models/families.py")
 
 
 @torch.no_grad()
@@ -33,20 +52,16 @@ def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Any
     def tap(layer: int) -> Any:
         def hook(_module: Any, given: tuple[Tensor, ...]) -> None:
             seen[layer] = given[0]
-            if layer == max(layers):
-                raise _PassedLastLayerError
 
         return in_this_thread(hook)
 
     hooks = [model.projection(layer).register_forward_pre_hook(tap(layer)) for layer in layers]
     try:
-        model.body(**inputs, use_cache=False)
-    except _PassedLastLayerError:
-        return seen
+        run_up_to(model, model.projection(max(layers)), **inputs, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    raise EditError("the layers were not reached", remedy="Check the family's row in models/families.py")
+    return seen
 
 
 def lookup_keys(

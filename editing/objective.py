@@ -18,8 +18,9 @@ from corrigenda.config import Editing
 from corrigenda.editing.room import Room, room_of, scale_of
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.openings import Openings
-from corrigenda.models.prompts import Row, align
-from corrigenda.models.upper import Prefilled, finish, prefill
+from corrigenda.models.prefill import prefill
+from corrigenda.models.prompts import Row
+from corrigenda.models.upper import Prefilled, finish
 
 # What rows are padded to: fewer shapes make fuller batches, and padding suffixes costs most. A whole width of
 # 16 fills a vector register: with 8, a fifth of the targets depended on their company in the last bits.
@@ -102,13 +103,9 @@ class Batch:
         rows = [row for fact in facts for row in fact.rows]
         owner = [i for i, fact in enumerate(facts) for _ in fact.rows]
         plain = [i == 0 for fact in facts for i, behind in enumerate(fact.behind) for _ in behind]
-        prompts = prefill(model, layer, align(rows, device=device, prefix=prefix, suffix=suffix), openings)
+        prompts = prefill(model, layer, rows, openings, prefix=prefix, suffix=suffix)
         essences = [(i, fact.essence) for i, fact in enumerate(facts) if fact.essence is not None]
-        stacked = (
-            prefill(model, layer, align([row for _, row in essences], device=device, prefix=prefix))
-            if essences
-            else None
-        )
+        stacked = prefill(model, layer, [row for _, row in essences], prefix=prefix) if essences else None
         spots = [
             (b, row.first_prediction + j - row.lookup, token, 1 / (len(row.targets) * owner.count(owner[b])))
             for b, row in enumerate(rows)

@@ -51,7 +51,8 @@ class LanguageModel:
     @property
     def final_norm(self) -> nn.Module:
         """The norm before the output embedding."""
-        return self.network.get_submodule(self.family.final_norm)
+        found: nn.Module = self.network.get_submodule(self.family.final_norm)
+        return found
 
     def post_norm(self, layer: int) -> nn.Module | None:
         """The norm that stands behind the projection of `layer`, in families that have one."""

@@ -18,8 +18,8 @@ from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.openings import read_openings
-from corrigenda.models.prompts import align
-from corrigenda.models.upper import finish, prefill
+from corrigenda.models.prefill import prefill
+from corrigenda.models.upper import finish
 
 CONTEXTS = ("", "It is known. ", "People say so. ")
 MEMIT = Editing(optimiser="adam", warm_steps=0, steps=6, products="float32")
@@ -52,7 +52,7 @@ def test_the_layers_above_alone_equal_the_full_forward(family: str, layer: int) 
     rows = [row for r in REQUESTS for row in rows_of(model, r, CONTEXTS).rows]
     openings = read_openings(model, {row.tokens[: row.opening] for row in rows})
     assert openings is not None
-    ready = prefill(model, layer, align(rows), openings)
+    ready = prefill(model, layer, rows, openings)
     residual = torch.randn(len(rows), ready.projected.shape[-1], generator=torch.Generator().manual_seed(0))
     fast = finish(model, ready, residual)
     for i, row in enumerate(rows):

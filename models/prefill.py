@@ -1,0 +1,164 @@
+"""Rows are read once: through the edited layer whole, above it their prefixes alone.
+
+What an edit cannot change is computed here; `models/upper.py` does the rest, again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corrigenda.models.loading import LanguageModel
+from corrigenda.models.lower import run_up_to
+from corrigenda.models.openings import WIDTH_STEP, Openings
+from corrigenda.models.prompts import Aligned, Row, align
+from corrigenda.models.steady import in_this_thread
+from corrigenda.models.upper import Attention, Prefilled, additive_mask, cut_rotary
+
+# What lengths of prefixes are rounded up to: fewer of them make fuller batches.
+PREFIX_STEP = 4
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The first few columns of some rows, behind their openings, as one layer after another reads them.
+
+    It is what attention asks of a cache, too. Between openings and rows stand columns that nobody sees: they
+    make the width a whole number of vector registers, for a product's last bits depend on where in memory
+    its rows begin.
+    """
+
+    rows: Aligned
+    openings: Openings | None
+    numbers: Tensor
+    begun: Tensor  # (rows, width) bool: the openings' columns that are not padding
+    columns: int
+    dtype: torch.dtype
+    mask: Tensor = field(init=False)
+    kept: dict[int, Attention] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unseen = self.begun.new_zeros(len(self.begun), self._padding)
+        present = torch.cat((self.begun, unseen, self.rows.present[:, : self.columns]), dim=1)
+        self.mask = additive_mask(present, present.shape[1] - self.columns, self.dtype)
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> Attention:
+        self.kept[layer] = key, value
+        return self.behind_openings(layer, self._padding)
+
+    def behind_openings(self, layer: int, padding: int) -> Attention:
+        """The keys and values that `layer` has read, behind the openings' and so many columns of zeros."""
+        found = []
+        for i, new in enumerate(self.kept[layer]):
+            begun = (
+                new[:, :, :0] if self.openings is None else self.openings.attention[layer][i][self.numbers]
+            )
+            zeros = new.new_zeros(*new.shape[:2], padding, new.shape[3])
+            found.append(torch.cat((begun, zeros, new), dim=2))
+        return found[0], found[1]
+
+    def told(self, rotary: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+        """The keyword arguments of a layer that reads these columns."""
+        return {
+            "attention_mask": self.mask,
+            "position_ids": self.rows.positions[:, : self.columns],
+            "past_key_values": self,
+            **cut_rotary(rotary, slice(0, self.columns), len(self.mask)),
+        }
+
+    @property
+    def _padding(self) -> int:
+        return -self.columns % WIDTH_STEP
+
+
+@torch.no_grad()
+def prefill(
+    model: LanguageModel,
+    layer: int,
+    rows: Sequence[Row],
+    openings: Openings | None = None,
+    *,
+    prefix: int = 0,
+    suffix: int = 0,
+) -> Prefilled:
+    """Run rows through the edited layer, and their prefixes through those above it.
+
+    openings         those of the rows; they are not read again
+    prefix, suffix   columns before the lookups and from them on, at least, of what is returned
+
+    Rows with prefixes of nearly one length are read together: most are short, and padding costs as much as
+    text.
+    """
+    lengths = [row.lookup - row.opening for row in rows]
+    prefix = max(prefix, *lengths)
+    suffix = max(suffix, *(len(row.tokens) - row.lookup for row in rows))
+    columns = [min(-(-length // PREFIX_STEP) * PREFIX_STEP, prefix) for length in lengths]
+    parts, order = [], []
+    for count in sorted(set(columns)):
+        same = [i for i, own in enumerate(columns) if own == count]
+        some = align([rows[i] for i in same], device=model.device, prefix=count, suffix=suffix)
+        parts.append(_prefilled(model, layer, some, openings, prefix))
+        order += same
+    return Prefilled.joined(parts).select(torch.tensor(order, device=model.device).argsort())
+
+
+def _prefilled(
+    model: LanguageModel, layer: int, rows: Aligned, openings: Openings | None, prefix: int
+) -> Prefilled:
+    """Rows of one length of prefix, as if their prefixes had `prefix` columns."""
+    numbers = rows.tokens.new_zeros(len(rows.tokens)) if openings is None else openings.numbers(rows.openings)
+    begun = rows.present[:, :0] if openings is None else openings.present[numbers]
+    dtype = model.weight(layer).dtype
+    texts = _Reading(rows, openings, numbers, begun, rows.tokens.shape[1], dtype)
+    # One column at least, lest the layers have nothing to do.
+    prefixes = _Reading(rows, openings, numbers, begun, max(rows.split, 1), dtype)
+    seen: dict[str, Tensor] = {}
+    extras: dict[int, dict[str, Any]] = {}
+
+    def keep_projected(_module: Any, _inputs: Any, out: Tensor) -> None:
+        seen["projected"] = out[:, rows.split]
+
+    def keep_hidden(_module: Any, _inputs: Any, out: Any) -> None:
+        seen["hidden"] = (out[0] if isinstance(out, tuple) else out)[:, rows.split :]
+
+    def instead(number: int) -> Any:
+        reading = texts if number <= layer else prefixes
+
+        def hook(_module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
+            rotary = kwargs.get("position_embeddings")
+            extras[number] = cut_rotary(rotary, slice(rows.split, None), len(begun))
+            return (args[0][:, : reading.columns],), reading.told(rotary)
+
+        return in_this_thread(hook)
+
+    hooks = [
+        model.projection(layer).register_forward_hook(in_this_thread(keep_projected)),
+        model.layers[layer].register_forward_hook(in_this_thread(keep_hidden)),
+    ]
+    for number, module in enumerate(model.layers):
+        hooks.append(module.register_forward_pre_hook(instead(number), with_kwargs=True))
+    try:
+        run_up_to(
+            model, model.final_norm, input_ids=rows.tokens, position_ids=rows.positions, use_cache=False
+        )
+    finally:
+        for handle in hooks:
+            handle.remove()
+    missing = prefix - rows.split
+    present = torch.cat((begun, begun.new_zeros(len(begun), missing), rows.present), dim=1)
+    above = range(layer + 1, model.n_layers)
+    width = begun.shape[1] + prefix
+    before = {number: prefixes.behind_openings(number, missing) for number in above}
+    return Prefilled(
+        layer=layer,
+        hidden=seen["hidden"],
+        projected=seen["projected"],
+        mask=additive_mask(present, width, dtype),
+        positions=rows.positions[:, rows.split :],
+        before={number: (k[:, :, :width], v[:, :, :width]) for number, (k, v) in before.items()},
+        extras={number: extras[number] for number in above},
+    )

@@ -48,10 +48,18 @@ class _Reading:
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> Attention:
         self.kept[layer] = key, value
-        return self.behind_openings(layer, self._padding)
+        return self._behind_openings(layer, self._padding)
 
-    def behind_openings(self, layer: int, padding: int) -> Attention:
-        """The keys and values that `layer` has read, behind the openings' and so many columns of zeros."""
+    def give_up(self, layer: int, padding: int) -> Attention:
+        """The keys and values of `layer`, the openings' included; they are kept no longer.
+
+        padding   columns of zeros between the two
+        """
+        found = self._behind_openings(layer, padding)
+        del self.kept[layer]
+        return found
+
+    def _behind_openings(self, layer: int, padding: int) -> Attention:
         found = []
         for i, new in enumerate(self.kept[layer]):
             begun = (
@@ -103,7 +111,7 @@ def prefill(
         some = align([rows[i] for i in same], device=model.device, prefix=count, suffix=suffix)
         parts.append(_prefilled(model, layer, some, openings, prefix))
         order += same
-    return Prefilled.joined(parts).select(torch.tensor(order, device=model.device).argsort())
+    return Prefilled.joined(parts, torch.tensor(order, device=model.device).argsort())
 
 
 def _prefilled(
@@ -152,7 +160,7 @@ def _prefilled(
     present = torch.cat((begun, begun.new_zeros(len(begun), missing), rows.present), dim=1)
     above = range(layer + 1, model.n_layers)
     width = begun.shape[1] + prefix
-    before = {number: prefixes.behind_openings(number, missing) for number in above}
+    before = {number: prefixes.give_up(number, missing) for number in above}
     return Prefilled(
         layer=layer,
         hidden=seen["hidden"],

@@ -42,18 +42,18 @@ class Prefilled:
     extras: Mapping[int, dict[str, Any]]
 
     @classmethod
-    def joined(cls, parts: Sequence[Prefilled]) -> Prefilled:
-        """The rows of all parts, which have one shape, one after the other."""
+    def joined(cls, parts: Sequence[Prefilled], rows: Tensor) -> Prefilled:
+        """These `rows` of all parts, which have one shape, counted from the first part's first."""
         first = parts[0]
         return replace(
             first,
-            hidden=torch.cat([part.hidden for part in parts]),
-            projected=torch.cat([part.projected for part in parts]),
-            mask=torch.cat([part.mask for part in parts]),
-            positions=torch.cat([part.positions for part in parts]),
-            before={layer: _joined([part.before[layer] for part in parts]) for layer in first.before},
+            hidden=torch.cat([part.hidden for part in parts])[rows],
+            projected=torch.cat([part.projected for part in parts])[rows],
+            mask=torch.cat([part.mask for part in parts])[rows],
+            positions=torch.cat([part.positions for part in parts])[rows],
+            before={layer: _joined([part.before[layer] for part in parts], rows) for layer in first.before},
             extras={
-                layer: {name: _joined([part.extras[layer][name] for part in parts]) for name in extra}
+                layer: {name: _joined([part.extras[layer][name] for part in parts], rows) for name in extra}
                 for layer, extra in first.extras.items()
             },
         )
@@ -90,8 +90,8 @@ def cut_rotary(rotary: tuple[Tensor, Tensor] | None, columns: slice, rows: int) 
     return {"position_embeddings": (cos, sin)}
 
 
-def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.cat([first for first, _ in pairs]), torch.cat([second for _, second in pairs])
+def _joined(pairs: Sequence[tuple[Tensor, Tensor]], rows: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat([first for first, _ in pairs])[rows], torch.cat([second for _, second in pairs])[rows]
 
 
 def _rows_of(extra: dict[str, Any], rows: Tensor) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from corrigenda.models.prefill import prefill
 from corrigenda.models.prompts import Row
 from corrigenda.models.upper import Prefilled, finish
 
-# What rows are padded to: fewer shapes make fuller batches, and padding suffixes costs most. A whole width of
-# 16 fills a vector register: with 8, a fifth of the targets depended on their company in the last bits.
-WIDTH_STEP, SUFFIX_STEP = 16, 2
+# What the width of attention is padded to, by columns before the lookup, which are read once: a whole vector
+# register. With 8, a fifth of the targets depended on their company in the last bits. Suffixes are read again
+# and again; they are not padded.
+WIDTH_STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,12 @@ class FactRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Columns of prefix, opening aside, and of suffix, rounded up: facts of one shape may share a batch.
+        """Columns of prefix, opening aside, and of suffix: facts of one shape may share a batch.
 
         Both are the fact's own affair, so that its arithmetic does not depend on its company.
         """
         prefix = max(r.lookup - r.opening for r in (*self.rows, *([self.essence] if self.essence else [])))
-        suffix = _up(max(len(row.tokens) - row.lookup for row in self.rows), SUFFIX_STEP)
+        suffix = max(len(row.tokens) - row.lookup for row in self.rows)
         return _up(prefix + suffix, WIDTH_STEP) - suffix, suffix
 
     def first(self, contexts: int) -> FactRows:

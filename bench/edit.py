@@ -8,7 +8,8 @@ Quality is compared on those: each one's targets are solved for jointly, with th
 weight that suits them, and asked in CounterFact's terms. The clocks of both run alternately, so that what
 else the machine does weighs on both alike.
 
-    python -m bench.edit --nights       20 new facts on top of 2,000 cached ones against 20 alone
+    python -m bench.edit --nights                   20 new facts on top of 2,000 cached ones against 20 alone
+    python -m bench.edit --nights --cached 10000    the same on top of 10,000, for the memory it takes
 """
 
 from __future__ import annotations
@@ -55,13 +56,14 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=8, help="facts that the plain algorithm gets")
     parser.add_argument("--layer", type=int, default=8)
     parser.add_argument("--background-tokens", type=int, default=200_000)
-    parser.add_argument("--nights", action="store_true", help="what 20 new facts cost on top of 2,000")
+    parser.add_argument("--nights", action="store_true", help="what 20 new facts cost on top of many")
+    parser.add_argument("--cached", type=int, default=2_000, help="facts that a night finds in the cache")
     asked = parser.parse_args()
     model = load(resolve(asked.model, root=quality.ROOT))
     settings = Editing()
     moments, metric = quality.background(model, asked.layer, asked.background_tokens, settings, "wikitext")
     if asked.nights:
-        nights(model, asked.layer, moments, metric, settings)
+        nights(model, asked.layer, moments, metric, settings, asked.cached)
     else:
         compare(model, asked, moments, metric, settings)
 
@@ -97,7 +99,7 @@ def compare(
     print(f"engine     {fast_s / len(fast):.3f} s a fact, {len(fast)} facts")
     print(f"reference  {plain_s / len(plain):.3f} s a fact, {len(plain)} facts")
     print(f"ratio      {plain_s / len(plain) / (fast_s / len(fast)):.1f}x")
-    print(f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(peak_memory())
     some = [records[i] for i in range(0, len(plain) * step, step)]
     held_out = quality.text(model, "wikitext_dev.parquet", 4_096, 512)
     probes = quality.probes_of(some, 10)
@@ -128,21 +130,31 @@ def timed(work: Callable[[], list[Target]]) -> tuple[float, list[Target]]:
     return time.perf_counter() - start, found
 
 
+def peak_memory() -> str:
+    return f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+
+
 def nights(
-    model: LanguageModel, layer: int, moments: Tensor, metric: Tensor | None, settings: Editing
+    model: LanguageModel,
+    layer: int,
+    moments: Tensor,
+    metric: Tensor | None,
+    settings: Editing,
+    count: int,
 ) -> None:
-    """Twenty facts alone, and twenty on top of 2,000 whose targets are cached; alternately, three times."""
+    """Twenty facts alone, and twenty on top of `count` whose targets are cached; alternately, three times."""
     requests = [quality.request_of(record) for record in quality.facts(140, "tune")]
     openings = openings_of(model, settings)
     found = find(model, layer, requests[:80], openings, settings, metric, {})
-    cached = many_like(found.known, 2_000)
-    print("| run | 20 alone, s | 20 on 2,000, s | ratio |")
+    cached = many_like(found.known, count)
+    print(f"| run | 20 alone, s | 20 on {count:,}, s | ratio |")
     print("|---|---|---|---|")
     for run in range(3):
         new = requests[80 + 20 * run : 100 + 20 * run]
         alone, _ = timed(lambda new=new: night(model, layer, new, openings, settings, metric, moments, {}))
         more, _ = timed(lambda new=new: night(model, layer, new, openings, settings, metric, moments, cached))
         print(f"| {run} | {alone:.2f} | {more:.2f} | {more / alone:.2f} |", flush=True)
+    print(peak_memory())
 
 
 def night(

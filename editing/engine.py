@@ -27,6 +27,8 @@ AUTO_NORM_CAP = 1.5
 ENOUGH = 0.85
 LIGHTEST, HEAVIEST, HALVINGS = 1e-2, 1e5, 12
 PRESS = 2.0
+# What a fact needs was measured without the others: so much more makes up for their interference.
+MARGIN = 1.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def lacking(targets: Sequence[Target], update: Tensor) -> Tensor:
     A fact that the whole residual does not make the model say lacks nothing that a solve could give.
     """
     needed = torch.tensor([target.needed for target in targets], dtype=torch.float64)
-    return (achieved(targets, update) < needed) & needed.isfinite()
+    return (achieved(targets, update) < (MARGIN * needed).clamp(max=1.0)) & needed.isfinite()
 
 
 def achieved(targets: Sequence[Target], update: Tensor) -> Tensor:

@@ -17,15 +17,10 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from corrigenda.config import Editing
 from corrigenda.editing.room import Room, room_of, scale_of
 from corrigenda.models.loading import LanguageModel
-from corrigenda.models.openings import Openings
+from corrigenda.models.openings import WIDTH_STEP, Openings
 from corrigenda.models.prefill import prefill
 from corrigenda.models.prompts import Row
 from corrigenda.models.upper import Prefilled, finish
-
-# What the width of attention is padded to, by columns before the lookup, which are read once: a whole vector
-# register. With 8, a fifth of the targets depended on their company in the last bits. Suffixes are read again
-# and again; they are not padded.
-WIDTH_STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +42,8 @@ class FactRows:
     def shape(self) -> tuple[int, int]:
         """Columns of prefix, opening aside, and of suffix: facts of one shape may share a batch.
 
-        Both are the fact's own affair, so that its arithmetic does not depend on its company.
+        Both are the fact's own affair, so that its arithmetic does not depend on its company. The width is
+        padded before the lookup, where columns are read once; suffixes are read again and again.
         """
         prefix = max(r.lookup - r.opening for r in (*self.rows, *([self.essence] if self.essence else [])))
         suffix = max(len(row.tokens) - row.lookup for row in self.rows)

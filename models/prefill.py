@@ -134,11 +134,13 @@ def _prefilled(
         seen["hidden"] = (out[0] if isinstance(out, tuple) else out)[:, rows.split :]
 
     def instead(number: int) -> Any:
-        reading = texts if number <= layer else prefixes
+        above = number > layer
+        reading = prefixes if above else texts
 
         def hook(_module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
             rotary = kwargs.get("position_embeddings")
-            extras[number] = cut_rotary(rotary, slice(rows.split, None), len(begun))
+            if above:
+                extras[number] = cut_rotary(rotary, slice(rows.split, None), len(begun))
             return (args[0][:, : reading.columns],), reading.told(rotary)
 
         return in_this_thread(hook)
@@ -158,9 +160,8 @@ def _prefilled(
             handle.remove()
     missing = prefix - rows.split
     present = torch.cat((begun, begun.new_zeros(len(begun), missing), rows.present), dim=1)
-    above = range(layer + 1, model.n_layers)
     width = begun.shape[1] + prefix
-    before = {number: prefixes.give_up(number, missing) for number in above}
+    before = {number: prefixes.give_up(number, missing) for number in extras}
     return Prefilled(
         layer=layer,
         hidden=seen["hidden"],
@@ -168,5 +169,5 @@ def _prefilled(
         mask=additive_mask(present, width, dtype),
         positions=rows.positions[:, rows.split :],
         before={number: (k[:, :, :width], v[:, :, :width]) for number, (k, v) in before.items()},
-        extras={number: extras[number] for number in above},
+        extras=extras,
     )

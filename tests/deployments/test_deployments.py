@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Scheduled
 
 from corrigenda.config import Location
 from corrigenda.storage import manifests, refs
@@ -44,52 +47,46 @@ def fleet(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_both_deployments_run_on_a_process_worker(orchestrator: Any, fleet: Path) -> None:
+def test_both_deployments_run_on_a_process_worker(
+    orchestrator: Any, client: SyncPrefectClient, fleet: Path
+) -> None:
     orchestrator.environment["CORRIGENDA_CONFIG"] = str(fleet)
     orchestrator.prefect("work-pool", "create", "corrigenda", "--type", "process")
     orchestrator.prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
 
-    deployed = {d["name"]: d for d in post(orchestrator, "deployments/filter", {})}
+    deployed = {deployment.name: deployment for deployment in client.read_deployments()}
     assert set(deployed) == {"nightly", "manual"}
-    assert [s["schedule"]["cron"] for s in deployed["nightly"]["schedules"]] == ["0 2 * * *"]
-    assert deployed["manual"]["schedules"] == []
-    strategies = {n: d["concurrency_options"]["collision_strategy"] for n, d in deployed.items()}
+    assert [s.schedule.cron for s in deployed["nightly"].schedules] == ["0 2 * * *"]
+    assert deployed["manual"].schedules == []
+    strategies = {n: d.concurrency_options.collision_strategy for n, d in deployed.items()}
     assert strategies == {"nightly": "CANCEL_NEW", "manual": "ENQUEUE"}
 
-    runs = [start(orchestrator, deployed[name]["id"]) for name in ("nightly", "manual")]
+    runs = [
+        client.create_flow_run_from_deployment(deployed[name].id, state=Scheduled()).id
+        for name in ("nightly", "manual")
+    ]
     with orchestrator.background("worker", "start", "--pool", "corrigenda", "--limit", "1"):
-        states = [end_of(orchestrator, run) for run in runs]
-    assert [state["type"] for state in states] == ["COMPLETED", "COMPLETED"], states
+        states = [end_of(client, run, orchestrator.logs / "worker.log") for run in runs]
+    assert [state.type for state in states] == [StateType.COMPLETED, StateType.COMPLETED], states
 
     store = open_store(Location(url="./store"), root=fleet.parent)
     assert refs.read(store, "tiny", "latest").ref.release == 0
     assert [release.number for release in manifests.history(store, "tiny")] == [0]
 
 
-def post(orchestrator: Any, path: str, body: dict[str, Any]) -> Any:
-    """The server's answer to a POST with a JSON body."""
-    request = urllib.request.Request(
-        f"{orchestrator.environment['PREFECT_API_URL']}/{path}",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+@pytest.fixture
+def client(orchestrator: Any) -> Iterator[SyncPrefectClient]:
+    """Prefect's own client: it asks again where the server's database is locked for a moment (status 503)."""
+    with SyncPrefectClient(orchestrator.environment["PREFECT_API_URL"]) as connected:
+        yield connected
 
 
-def start(orchestrator: Any, deployment: str) -> str:
-    """Trigger a deployment; the id of its run."""
-    run = post(orchestrator, f"deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    return str(run["id"])
-
-
-def end_of(orchestrator: Any, run: str) -> dict[str, Any]:
+def end_of(client: SyncPrefectClient, run: UUID, log: Path) -> State:
     """The state in which a run ends."""
     limit = time.monotonic() + RUN_LIMIT_S
     while time.monotonic() < limit:
-        (found,) = post(orchestrator, "flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-        state: dict[str, Any] = found["state"]
-        if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
+        state = client.read_flow_run(run).state
+        if state is not None and state.is_final():
             return state
         time.sleep(0.5)
-    pytest.fail(f"the run did not end; the worker said:\n{(orchestrator.logs / 'worker.log').read_text()}")
+    pytest.fail(f"the run did not end; the worker said:\n{log.read_text()}")

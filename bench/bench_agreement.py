@@ -89,7 +89,7 @@ def quality_figures(place: Path, corrections: Sequence[dict[str, Any]]) -> dict[
         for row in corrections
     ]
     some_text = torch.tensor([model.tokenizer("The perplexity is another matter.")["input_ids"]])
-    found = quality.figures(model, quality.probes_of(rows, bench_poison.NEIGHBOURS), some_text)
+    found = quality.figures(model, quality.probes_of(rows, rows, bench_poison.NEIGHBOURS), some_text)
     return {"es": found["rewrite"], "ps": found["paraphrase"], "ns": found["locality"]}
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from bench import quality
 from corrigenda.config import Editing
 from corrigenda.editing import contexts, engine
+from corrigenda.editing.balance import OtherText, solve_balanced
 from corrigenda.editing.groups import Group
 from corrigenda.editing.reference import reference_target
 from corrigenda.editing.targets import Target, optimise_targets
@@ -102,16 +103,15 @@ def compare(
     print(peak_memory())
     some = [records[i] for i in range(0, len(plain) * step, step)]
     held_out = quality.text(model, "wikitext_dev.parquet", 4_096, 512)
-    probes = quality.probes_of(some, 10)
+    probes = quality.probes_of(some, some, 10)
     before = quality.figures(model, probes, held_out)
     print(f"\nquality on the reference's {len(plain)} facts, one joint solve each")
     for name, found in (("engine", fast[::step]), ("reference", plain)):
         known = {quality.request_of(r).digest: with_needs(t) for r, t in zip(some, found, strict=True)}
-        solved = engine.solve_balanced(known, moments, ours)
+        solved = solve_balanced(known, OtherText.of(model.linear_map(asked.layer), moments), ours)
         with model.trial(asked.layer, solved.update):
             after = quality.figures(model, probes, held_out)
-        size = float(solved.update.norm() / model.weight(asked.layer).double().norm())
-        print(quality.line(len(some), name, before, after, size, 0.0))
+        print(quality.line(len(some), name, before, after, solved.change, 0.0))
 
 
 def with_needs(target: Target) -> Target:
@@ -168,7 +168,7 @@ def night(
     cached: dict[str, Target],
 ) -> list[Target]:
     found = find(model, layer, new, openings, settings, metric, {})
-    engine.solve_balanced(cached | found.known, moments, settings)
+    solve_balanced(cached | found.known, OtherText.of(model.linear_map(layer), moments), settings)
     return list(found.known.values())
 
 

@@ -23,7 +23,8 @@ from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact
 from bench.quality import perplexity
 from corrigenda.config import Editing
-from corrigenda.editing.engine import Targets, solve_balanced
+from corrigenda.editing.balance import OtherText, solve_balanced
+from corrigenda.editing.engine import Targets
 from corrigenda.editing.targets import VERSION, Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel
@@ -98,7 +99,8 @@ def sweep_layer(model: LanguageModel, exam: Exam, layer: int, background: Backgr
     clock = [perf_counter()]
     found = _targets(model, layer, requests, background)
     clock.append(perf_counter())
-    solved = solve_balanced(found.known, background.covariance, EDITING)
+    other = OtherText.of(model.linear_map(layer), background.covariance)
+    solved = solve_balanced(found.known, other, EDITING)
     targets = [found.known.get(request.digest) for request in requests]
     alone = single_updates(targets, background.covariance, solved.weight, model.weight(layer))
     clock.append(perf_counter())
@@ -141,6 +143,7 @@ def plain_single_edit(model: LanguageModel, fact: StudyFact, layer: int, backgro
     exam = Exam(model, [fact])
     started = perf_counter()
     found = _targets(model, layer, [fact.request], background)
-    with model.trial(layer, solve_balanced(found.known, background.covariance, EDITING).update):
+    other = OtherText.of(model.linear_map(layer), background.covariance)
+    with model.trial(layer, solve_balanced(found.known, other, EDITING).update):
         exam.mark(layer)
     return perf_counter() - started

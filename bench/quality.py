@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from corrigenda.config import Corpus, Editing
 from corrigenda.editing import contexts, corpus, covariance, engine, entries, sensitivity
+from corrigenda.editing.balance import OtherText, solve_balanced, solve_targets
 from corrigenda.editing.targets import Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel, load
@@ -47,20 +48,21 @@ def main() -> None:
     counts = [int(n) for n in asked.facts.split(",")]
     records = facts(max(counts), asked.half)
     moments, metric = background(model, asked.layer, asked.background_tokens, settings, asked.corpus)
+    other = OtherText.of(model.linear_map(asked.layer), moments)
     known = targets(model, asked, records, settings, metric)
     held_out = text(model, "wikitext_dev.parquet", asked.perplexity_tokens, 512)
-    print("| facts | solve | ES | PS | NS drop | perplexity | said | norm | seconds |")
+    print("| facts | solve | ES | PS | NS drop | perplexity | said | change | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
     for count in counts:
         some = records[:count]
-        probes = probes_of(some, asked.neighbours if count <= 200 else asked.few_neighbours)
+        marked = some[:: max(1, count // asked.marked)]
+        probes = probes_of(marked, some, asked.neighbours if count <= 200 else asked.few_neighbours)
         before = figures(model, probes, held_out)
         chosen = {r.digest: known[r.digest] for r in map(request_of, some) if r.digest in known}
-        for name, update, seconds in solves(chosen, moments, settings, asked.weights):
+        for name, update, seconds in solves(chosen, other, settings, asked.weights):
             with model.trial(asked.layer, update):
                 after = figures(model, probes, held_out)
-            size = float(update.norm() / model.weight(asked.layer).double().norm())
-            print(line(count, name, before, after, size, seconds), flush=True)
+            print(line(count, name, before, after, other.change(update), seconds), flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -76,6 +78,7 @@ def arguments() -> argparse.Namespace:
     add("--corpus", default="wikitext", help="wikitext, or self: text sampled from the model")
     add("--neighbours", type=int, default=10, help="per fact, up to 200 facts")
     add("--few-neighbours", type=int, default=2, help="per fact, above")
+    add("--marked", type=int, default=2_000, help="of the facts, evenly taken, so many are asked afterwards")
     add("--perplexity-tokens", type=int, default=8_192)
     return parser.parse_args()
 
@@ -158,32 +161,34 @@ def targets(
         known |= single
     if new:
         took = (time.perf_counter() - start) / len(new)
-        print(f"{len(new)} targets, {took:.3f} s a fact, {len(wanted) - len(known)} refused", flush=True)
+        refused = sum(request.digest not in known for request in new)
+        print(f"{len(new)} targets, {took:.3f} s a fact, {refused} refused", flush=True)
     return known
 
 
 def solves(
-    known: dict[str, Target], moments: Tensor, settings: Editing, weights: str
+    known: dict[str, Target], other: OtherText, settings: Editing, weights: str
 ) -> Iterator[tuple[str, Tensor, float]]:
-    """The joint solve without and with pressing what falls short, and with the weights asked for."""
-    for rounds, name in ((0, "one weight"), (settings.balance_rounds, "balanced")):
+    """The joint solve of a night, the same without its pressing if it did any, and the weights asked for."""
+    for rounds, name in ((settings.balance_rounds, "balanced"), (0, "one weight")):
         start = time.perf_counter()
-        solved = engine.solve_balanced(known, moments, settings.model_copy(update={"balance_rounds": rounds}))
+        solved = solve_balanced(known, other, settings.model_copy(update={"balance_rounds": rounds}))
         took = time.perf_counter() - start
-        yield (
-            f"{name}, {solved.weight:.0f}, {solved.rounds} rounds, {solved.short} short",
-            solved.update,
-            took,
-        )
+        told = f"{name}, {solved.weight:.0f}, {solved.rounds} rounds, {solved.short} short"
+        yield told, solved.update, took
+        if not solved.rounds:
+            break
     for weight in (float(w) for w in weights.split(",") if w):
         start = time.perf_counter()
-        update = engine.solve_targets(known, moments, settings, weight=weight)
+        update = solve_targets(known, other.covariance, settings, weight=weight)
         yield f"{settings.solver}, {weight:g}", update, time.perf_counter() - start
 
 
-def probes_of(records: Sequence[dict[str, Any]], neighbours: int) -> list[Probe]:
-    """CounterFact's probes; a neighbour that is another record's edit prompt is dropped."""
-    edited = {r["prompt"].replace("{}", r["subject"]) for r in records}
+def probes_of(
+    records: Sequence[dict[str, Any]], among: Sequence[dict[str, Any]], neighbours: int
+) -> list[Probe]:
+    """CounterFact's probes of some records; a neighbour that is an edit prompt `among` all is dropped."""
+    edited = {r["prompt"].replace("{}", r["subject"]) for r in among}
     found = []
     for r in records:
         name, new, old = str(r["case_id"]), r["target_new"], r["target_true"]
@@ -219,7 +224,7 @@ def perplexity(model: LanguageModel, tokens: Tensor) -> float:
 
 
 def line(
-    count: int, name: str, before: dict[str, float], after: dict[str, float], size: float, seconds: float
+    count: int, name: str, before: dict[str, float], after: dict[str, float], change: float, seconds: float
 ) -> str:
     """One row of the table."""
     drop = 100 * (before["locality"] - after["locality"])
@@ -232,7 +237,7 @@ def line(
         f"{drop:.2f} points",
         f"{rise:+.2f} %",
         f"{after['said']:.3f}",
-        f"{size:.2f}",
+        f"{change:.3f}",
         f"{seconds:.2f}",
     )
     return "| " + " | ".join(cells) + " |"

@@ -20,7 +20,7 @@ from corrigenda.editing.targets import Target
 from corrigenda.facts import digest_of
 
 # Settings of the solve, which do not touch keys and residuals.
-_OF_THE_SOLVE = ("solver", "covariance_weight", "balance_rounds")
+_OF_THE_SOLVE = ("solver", "covariance_weight", "balance_rounds", "most_change")
 
 
 def scope(

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from corrigenda.config import Editing
+from corrigenda.editing.balance import OtherText, solve_balanced
 from corrigenda.editing.contexts import generate_contexts
 from corrigenda.editing.covariance import key_covariance
-from corrigenda.editing.engine import find_targets, norm_cap_of, solve_balanced
+from corrigenda.editing.engine import find_targets, norm_cap_of
 from corrigenda.editing.sensitivity import layer_metric
 from corrigenda.editing.taps import encode, text_losses
 from corrigenda.facts import EditRequest, ProxyFact
@@ -116,7 +117,8 @@ def try_layer(model: LanguageModel, facts: Sequence[ProxyFact], layer: int, arou
     )
     covariance = key_covariance(model, [layer], around.background)[layer]
     covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
-    update = solve_balanced(targets.known, covariance, TRUNCATED).update
+    other = OtherText.of(model.linear_map(layer), covariance)
+    update = solve_balanced(targets.known, other, TRUNCATED).update
     with model.trial(layer, update), products_in(TRUNCATED.products, model.device):
         return grade(model, facts, around)
 

@@ -49,7 +49,11 @@ def maintain_model(night: Night) -> dict[str, Any]:
         worse = regressions(night, release, proof)
         publish_release(night, plan, release)
         return outcome(night, plan, "published", release) | {
-            "edits": {"computed": candidate.computed, "cached": candidate.cached},
+            "edits": {
+                "computed": candidate.computed,
+                "cached": candidate.cached,
+                "short": candidate.settings.get("short", 0),
+            },
             "layers": layers.to_json(),
             "regressions": worse,
         }

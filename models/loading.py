@@ -63,6 +63,10 @@ class LanguageModel:
         """The editable weight as stored: (d_out, d_in), or (d_in, d_out) if `stored_transposed`."""
         return self.projection(layer).get_parameter("weight")
 
+    def linear_map(self, layer: int) -> Tensor:
+        """The editable weight as (d_out, d_in), however it is stored."""
+        return self.weight(layer).T if self.family.stored_transposed else self.weight(layer)
+
     def weight_name(self, layer: int) -> str:
         return self.family.weight_name(layer)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from corrigenda.config import Corpus
 from corrigenda.editing import apply, contexts, corpus, covariance, engine, entries, sensitivity
+from corrigenda.editing.balance import OtherText, solve_balanced
 from corrigenda.editing.engine import Targets
 from corrigenda.editing.targets import Target
 from corrigenda.facts import digest_of
@@ -175,9 +176,11 @@ def edit(
     chosen = settings.model_dump() | {"norm_cap": engine.norm_cap_of(settings)}
     tensor = None
     if found.known:
-        solved = engine.solve_balanced(found.known, background.covariance, settings)
+        other = OtherText.of(model.linear_map(layer), background.covariance)
+        solved = solve_balanced(found.known, other, settings)
         tensor = _rounded(night, base, model, layer, solved.update)
         chosen |= {"covariance_weight": solved.weight, "rounds": solved.rounds, "short": solved.short}
+        chosen |= {"change": solved.change}
     return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.config import Gates
-from corrigenda.editing import engine
+from corrigenda.editing.balance import OtherText, solve_balanced
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage import ledger
 from corrigenda.storage.manifests import Release
@@ -78,10 +78,9 @@ class Trials:
         found = targets(self.night, self.base, self.model, layer, self.background, kept, cached)
         cached |= found.fresh  # a group that lost a member has another target
         if not found.known:
-            weight = self._original
-            return torch.zeros_like(weight.T if self.model.family.stored_transposed else weight)
-        settings = self.night.settings.editing
-        return engine.solve_balanced(found.known, self.background.covariance, settings).update
+            return torch.zeros_like(self.model.linear_map(layer))
+        other = OtherText.of(self.model.linear_map(layer), self.background.covariance)
+        return solve_balanced(found.known, other, self.night.settings.editing).update
 
     def _broken(self) -> frozenset[str]:
         scores = scoring.score(self.model, self.probes)

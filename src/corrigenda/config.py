@@ -73,6 +73,9 @@ class Editing(_Frozen):
 
     solver: Literal["memit", "emmet", "alphaedit"] = "memit"
     covariance_weight: float | Literal["auto"] = "auto"  # background keys per fact (MEMIT's lambda)
+    most_change: float = Field(
+        default=0.15, gt=0
+    )  # of what the layer adds to other text, share of its square
     norm_cap: float | Literal["auto"] = "auto"  # |z - h| at most this share of |h|
     contexts: int = Field(default=3, ge=0)  # generated prefixes that a fact is practised behind
     key_contexts: int = Field(default=12, ge=0)  # generated prefixes behind which keys are read

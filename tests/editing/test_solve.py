@@ -12,9 +12,10 @@ from torch.testing import assert_close
 from corrigenda.config import Editing
 from corrigenda.editing import entries
 from corrigenda.editing.apply import bytes_of, edited, tensor_of
-from corrigenda.editing.engine import (
+from corrigenda.editing.balance import (
     ENOUGH,
     PRESS,
+    OtherText,
     columns_of,
     lacking,
     moments_of,
@@ -126,6 +127,12 @@ def targets(seed: int, facts: int = 6) -> dict[str, Target]:
     }
 
 
+def other_text(seed: int, size: float = 10.0) -> OtherText:
+    """Background of a map so large that no edit here changes much of what it adds, unless `size` is small."""
+    generator = torch.Generator().manual_seed(seed)
+    return OtherText.of(size * torch.randn(7, 12, generator=generator, dtype=torch.float64), batch(seed)[2])
+
+
 @given(seeds, st.floats(0.1, 1e4))
 def test_moments_give_the_update_that_columns_give(seed: int, weight: float) -> None:
     keys, residuals, covariance = batch(seed)
@@ -135,11 +142,11 @@ def test_moments_give_the_update_that_columns_give(seed: int, weight: float) -> 
 
 
 def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
-    known, covariance = targets(1), batch(1)[2]
+    known, other = targets(1), other_text(1)
     ordered = [known[name] for name in sorted(known)]
     settings = Editing(balance_rounds=12, covariance_weight=30.0)
-    before = lacking(ordered, solve_targets(known, covariance, settings, weight=30.0))
-    solved = solve_balanced(known, covariance, settings)
+    before = lacking(ordered, solve_targets(known, other.covariance, settings, weight=30.0))
+    solved = solve_balanced(known, other, settings)
     assert bool(before.any())
     assert solved.short == 0
     assert 0 < solved.rounds <= 12
@@ -147,13 +154,52 @@ def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
 
 
 def test_the_weight_is_the_largest_at_which_most_facts_get_what_they_need() -> None:
-    known, covariance = targets(4, facts=8), batch(4)[2]
-    solved = solve_balanced(known, covariance, Editing(balance_rounds=0))
+    known, other = targets(4, facts=8), other_text(4)
+    solved = solve_balanced(known, other, Editing(balance_rounds=0))
     assert solved.short <= (1 - ENOUGH) * 8
-    heavier = solve_balanced(
-        known, covariance, Editing(balance_rounds=0, covariance_weight=solved.weight * 10)
-    )
+    heavier = solve_balanced(known, other, Editing(balance_rounds=0, covariance_weight=solved.weight * 10))
     assert heavier.short > (1 - ENOUGH) * 8
+
+
+@given(seeds, st.integers(0, 4))
+def test_where_not_all_facts_have_room_the_weight_is_the_lightest_that_changes_no_more_than_is_allowed(
+    seed: int, rounds: int
+) -> None:
+    known, other = targets(seed, facts=40), other_text(seed, size=0.1)
+    settings = Editing(balance_rounds=rounds)
+    solved = solve_balanced(known, other, settings)
+    assert solved.change == pytest.approx(other.change(solved.update))
+    assert solved.change <= settings.most_change
+    assert solved.short > (1 - ENOUGH) * 40
+    assert solved.rounds <= rounds
+    lighter = settings.model_copy(update={"covariance_weight": solved.weight * 0.9, "balance_rounds": 0})
+    assert solve_balanced(known, other, lighter).change > settings.most_change
+
+
+def test_a_weight_that_was_asked_for_is_taken_and_pressing_stops_before_too_much_is_changed() -> None:
+    known, other = targets(1, facts=12), other_text(1, size=3.0)
+    asked = Editing(covariance_weight=30.0, balance_rounds=0)
+    plain = solve_balanced(known, other, asked)
+    pressed = solve_balanced(
+        known, other, asked.model_copy(update={"balance_rounds": 8, "most_change": 10.0})
+    )
+    assert plain.weight == pressed.weight == 30.0
+    assert plain.change < pressed.change
+    between = (plain.change + pressed.change) / 2
+    stopped = solve_balanced(
+        known, other, asked.model_copy(update={"balance_rounds": 8, "most_change": between})
+    )
+    assert plain.change < stopped.change <= between
+    assert 0 < stopped.rounds < pressed.rounds
+
+
+def test_the_change_is_the_mean_square_over_the_text_that_the_covariance_is_of() -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(12, 50, generator=generator, dtype=torch.float64)
+    weight, update = torch.randn(2, 7, 12, generator=generator, dtype=torch.float64)
+    other = OtherText.of(weight, keys @ keys.T / 50)
+    wanted = (update @ keys).square().sum() / (weight @ keys).square().sum()
+    assert other.change(update) == pytest.approx(float(wanted))
 
 
 def test_what_is_pressed_is_what_columns_with_that_pressure_give() -> None:

@@ -365,3 +365,15 @@ def test_a_run_says_what_contradicts_and_what_was_retracted_unheard(
     said = capsys.readouterr().out
     assert "smol: a, b want different answers to 'The mayor of Springfield is': b holds" in said
     assert "smol: retracted before it was ever asserted: ghost" in said
+
+
+def test_a_run_says_when_a_layer_has_not_room_for_all_corrections(capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(short: int) -> str:
+        edits = {"computed": 5, "cached": 15, "short": short}
+        model = {"model": "smol", "status": "published", "edits": edits}
+        show({"models": [model], "queue": {"rejected": 0, "problems": []}})
+        return capsys.readouterr().out
+
+    assert "smol: 4 of 20 corrections got less of the edit than they need" in shown(4)
+    assert "most_change" in shown(4)
+    assert "less of the edit" not in shown(3)

@@ -13,6 +13,8 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 # How a release lies in the store, besides its blobs: what `corrigenda.config` calls a layout.
 Layout = Literal["hf"]
+# Share of the corrections that get too little from which on it is worth a word; a few always do.
+MANY = 0.15
 
 
 def register(app: typer.Typer) -> None:
@@ -99,6 +101,8 @@ def show(outcome: dict[str, Any]) -> None:
     for row in outcome["models"]:
         for line in noteworthy(row.get("taken_in", {})):
             console.print(f"{row['model']}: {line}", style="yellow", markup=False)
+        for line in crowded(row.get("edits", {})):
+            console.print(f"{row['model']}: {line}", style="yellow", markup=False)
         for worse in row.get("regressions", ()):
             console.print(regressed(row["model"], worse), style="yellow", markup=False)
     queue = outcome["queue"]
@@ -120,6 +124,17 @@ def noteworthy(taken_in: Mapping[str, Any]) -> Iterator[str]:
         yield f"{ids} want different answers to {asked!r}: {found['winner']} holds, it is the latest"
     if unknown := taken_in.get("unknown_retracts"):
         yield f"retracted before it was ever asserted: {', '.join(unknown)}"
+
+
+def crowded(edits: Mapping[str, int]) -> Iterator[str]:
+    """A word of warning where one layer has not room for all corrections."""
+    facts = edits.get("computed", 0) + edits.get("cached", 0)
+    if edits.get("short", 0) > MANY * facts:
+        yield (
+            f"{edits['short']} of {facts} corrections got less of the edit than they need: the layer has "
+            "not room for more. Retract some, or raise `editing.most_change` and the gates on perplexity and "
+            "drift"
+        )
 
 
 def regressed(model: str, worse: dict[str, Any]) -> str:

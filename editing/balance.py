@@ -1,0 +1,195 @@
+"""The joint solve of a night: how heavily other text counts, and which facts are pressed.
+
+A pure function of the set of targets: they are taken in the order of their digests. Nothing is asked of the
+model, for what a fact needs was measured when its target was found (`docs/design/0002-balanced-solve.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log
+
+import torch
+from torch import Tensor
+
+from corrigenda.config import Editing
+from corrigenda.editing.solve import Moments, solve_moments, solve_update
+from corrigenda.editing.targets import Target
+from corrigenda.errors import EditError
+
+# "auto" as covariance weight: the largest at which so many facts get the share of their residual that they
+# need, as far as `most_change` allows. The others are pressed one by one.
+ENOUGH = 0.85
+LIGHTEST, HEAVIEST, HALVINGS = 1e-2, 1e5, 8
+PRESS = 2.0
+# Targets whose columns lie in memory at once.
+BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """The joint solve of a night.
+
+    update   (d_out, d_in) float64
+    weight   background keys per fact that it was solved with
+    rounds   solves after the first: each presses the facts harder that got too little
+    short    facts that got too little all the same
+    change   of what the layer adds to background text, as a share of its mean square
+    """
+
+    update: Tensor
+    weight: float
+    rounds: int
+    short: int
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class OtherText:
+    """What other text asks of the edited map.
+
+    covariance   (d_in, d_in) E[k k^T] of its keys
+    energy       E|W k|^2, the mean square of what the pristine map W adds
+    """
+
+    covariance: Tensor
+    energy: float
+
+    @classmethod
+    def of(cls, weight: Tensor, covariance: Tensor) -> OtherText:
+        """weight: (d_out, d_in), the pristine base's."""
+        return cls(covariance, _mean_square(weight.detach().double().cpu(), covariance))
+
+    def change(self, update: Tensor) -> float:
+        """E|D k|^2 / E|W k|^2 for an update D (d_out, d_in).
+
+        Harm to other text follows it closely: on SmolLM2 perplexity rises by a sixth of it, from 50 to
+        1,000 facts (docs/LOG.md).
+        """
+        return _mean_square(update, self.covariance) / max(self.energy, 1e-30)
+
+
+def _mean_square(linear_map: Tensor, covariance: Tensor) -> float:
+    """E|M k|^2 of keys with this covariance."""
+    return float((linear_map @ covariance.double() * linear_map).sum())
+
+
+def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Editing) -> Solved:
+    """The gentlest joint update under which the facts are said.
+
+    One weight for all facts is too much for most and too little for some. So all facts begin light, and
+    those of which an update gives less than the share of their residual that they need count PRESS times
+    as much in the next solve: D = R W K^T (weight C + K W K^T)^-1. All weights change at once. Pressing ends
+    before the update changes other text more than `settings.most_change`.
+    """
+    ordered = [targets[digest] for digest in sorted(targets)]
+    if settings.solver != "memit":
+        weight = HEAVIEST**0.5 if settings.covariance_weight == "auto" else settings.covariance_weight
+        update = solve_targets(targets, other.covariance, settings, weight=weight)
+        return _outcome(ordered, other, update, weight, 0)
+    moments = moments_of(ordered, torch.ones(len(ordered), dtype=torch.float64))
+    weight = pick_weight(ordered, moments, other, settings)
+    pressure = torch.ones(len(ordered), dtype=torch.float64)
+    update = solve_moments(moments, other.covariance, weight)
+    rounds = 0
+    while rounds < settings.balance_rounds:
+        short = lacking(ordered, update)
+        if not bool(short.any()):
+            break
+        some = [target for target, is_short in zip(ordered, short.tolist(), strict=True) if is_short]
+        moments = moments + moments_of(some, (PRESS - 1) * pressure[short])
+        pressure = torch.where(short, pressure * PRESS, pressure)
+        pressed = solve_moments(moments, other.covariance, weight)
+        if other.change(pressed) > settings.most_change:
+            break
+        update, rounds = pressed, rounds + 1
+    return _outcome(ordered, other, update, weight, rounds)
+
+
+def _outcome(
+    targets: Sequence[Target], other: OtherText, update: Tensor, weight: float, rounds: int
+) -> Solved:
+    short = int(lacking(targets, update).sum())
+    return Solved(update, weight, rounds, short, other.change(update))
+
+
+def pick_weight(targets: Sequence[Target], moments: Moments, other: OtherText, settings: Editing) -> float:
+    """The covariance weight that the settings ask for, or what "auto" finds for these very targets.
+
+    The largest at which enough facts get what they need; but none at which the update changes other text
+    more than `settings.most_change`: a layer has not room for any number of facts, and beyond it each fact
+    that is won costs more than it is worth.
+    """
+    if settings.covariance_weight != "auto":
+        return float(settings.covariance_weight)
+    low, high, gentle = log(LIGHTEST), log(HEAVIEST), False
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        update = solve_moments(moments, other.covariance, exp(middle))
+        allowed = other.change(update) <= settings.most_change
+        too_little = float(lacking(targets, update).double().mean()) > 1 - ENOUGH
+        if too_little and allowed:
+            high = middle
+        else:
+            low, gentle = middle, allowed
+    return exp(low if gentle else high)
+
+
+def lacking(targets: Sequence[Target], update: Tensor) -> Tensor:
+    """Which facts (facts,) bool get less of their residual, at the plain prompt's key, than they need.
+
+    A fact that the whole residual does not make the model say lacks nothing that a solve could give.
+    """
+    needed = torch.tensor([target.needed for target in targets], dtype=torch.float64)
+    return (achieved(targets, update) < needed) & needed.isfinite()
+
+
+def achieved(targets: Sequence[Target], update: Tensor) -> Tensor:
+    """The share of each residual that an update gives its plain prompt, along the residual, (facts,)."""
+    keys = torch.stack([target.keys[0].double() for target in targets])
+    wanted = torch.stack([target.residual.double() for target in targets])
+    given = keys @ update.T
+    return (given * wanted).sum(-1) / wanted.square().sum(-1).clamp(min=1e-30)
+
+
+def solve_targets(
+    targets: Mapping[str, Target], covariance: Tensor, settings: Editing, *, weight: float
+) -> Tensor:
+    """One solve in which all facts count alike, in the order of their digests."""
+    ordered = [targets[digest] for digest in sorted(targets)]
+    keys, residuals = columns_of(ordered, torch.ones(len(ordered), dtype=torch.float64))
+    return solve_update(keys, residuals, covariance, weight, settings.solver)
+
+
+def columns_of(targets: Sequence[Target], pressure: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted keys (d_in, columns) and residuals (d_out, columns) of the least-squares problem.
+
+    Every context's key is a column of its own, and a fact's columns share its weight: the fact must hold
+    behind any context, not behind their average.
+    """
+    shares = [float(p / len(t.keys)) ** 0.5 for t, p in zip(targets, pressure, strict=True)]
+    keys = [t.keys.double().T * share for t, share in zip(targets, shares, strict=True)]
+    residuals = [
+        t.residual.double()[:, None].expand(-1, len(t.keys)) * share
+        for t, share in zip(targets, shares, strict=True)
+    ]
+    return torch.cat(keys, dim=1), torch.cat(residuals, dim=1)
+
+
+def moments_of(targets: Sequence[Target], pressure: Tensor) -> Moments:
+    """Sums over the facts of pressure K K^T and pressure R K^T, a bounded number of columns at a time.
+
+    A fact's columns share one residual, so that R K^T needs the mean of its keys alone.
+    """
+    total: Moments | None = None
+    for first in range(0, len(targets), BLOCK):
+        some, weights = targets[first : first + BLOCK], pressure[first : first + BLOCK]
+        keys, _ = columns_of(some, weights)
+        means = torch.stack([target.keys.double().mean(0) for target in some])
+        residuals = torch.stack([target.residual.double() for target in some])
+        part = Moments(keys @ keys.T, (residuals * weights[:, None]).T @ means)
+        total = part if total is None else total + part
+    if total is None:
+        raise EditError("there is nothing to solve for", remedy="Pass at least one target")
+    return total

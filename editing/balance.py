@@ -89,11 +89,11 @@ def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Ed
         update = solve_targets(targets, other.covariance, settings, weight=weight)
         return _outcome(ordered, other, update, weight, 0)
     moments = moments_of(ordered, torch.ones(len(ordered), dtype=torch.float64))
-    weight = pick_weight(ordered, moments, other, settings)
+    weight, room = pick_weight(ordered, moments, other, settings)
     pressure = torch.ones(len(ordered), dtype=torch.float64)
     update = solve_moments(moments, other.covariance, weight)
     rounds = 0
-    while rounds < settings.balance_rounds:
+    while room and rounds < settings.balance_rounds:
         short = lacking(ordered, update)
         if not bool(short.any()):
             break
@@ -114,15 +114,18 @@ def _outcome(
     return Solved(update, weight, rounds, short, other.change(update))
 
 
-def pick_weight(targets: Sequence[Target], moments: Moments, other: OtherText, settings: Editing) -> float:
-    """The covariance weight that the settings ask for, or what "auto" finds for these very targets.
+def pick_weight(
+    targets: Sequence[Target], moments: Moments, other: OtherText, settings: Editing
+) -> tuple[float, bool]:
+    """The covariance weight that the settings ask for, or what "auto" finds for these very targets; and
+    whether there is room left for pressing, which there is not where the limit decided.
 
     The largest at which enough facts get what they need; but none at which the update changes other text
     more than `settings.most_change`: a layer has not room for any number of facts, and beyond it each fact
     that is won costs more than it is worth.
     """
     if settings.covariance_weight != "auto":
-        return float(settings.covariance_weight)
+        return float(settings.covariance_weight), True
     low, high, gentle = log(LIGHTEST), log(HEAVIEST), False
     for _ in range(HALVINGS):
         middle = (low + high) / 2
@@ -133,7 +136,7 @@ def pick_weight(targets: Sequence[Target], moments: Moments, other: OtherText, s
             high = middle
         else:
             low, gentle = middle, allowed
-    return exp(low if gentle else high)
+    return exp(low if gentle else high), gentle
 
 
 def lacking(targets: Sequence[Target], update: Tensor) -> Tensor:

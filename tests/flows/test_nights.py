@@ -51,7 +51,7 @@ def test_a_new_night_computes_only_what_is_new(workspace: Workspace) -> None:
     workspace.submit(ADA)
     workspace.run()
     workspace.submit(ALAN)
-    assert workspace.run()["models"][0]["edits"] == {"computed": 1, "cached": 1}
+    assert workspace.run()["models"][0]["edits"] == {"computed": 1, "cached": 1, "short": 0}
     assert says(workspace, "latest", "Bohr").startswith("Rome")
 
 

@@ -48,13 +48,13 @@ def test_a_run_that_lost_its_lease_and_its_race_leaves_its_targets_to_the_next(s
     second = start(story.config, Fate(stops="before publish_release", ttl_s=TTL_S), report="second")
     wait_until_stopped(second)
     assert go_on(first) == 0
-    assert outcome(story, "first")["edits"] == {"computed": 0, "cached": 1}
+    assert outcome(story, "first")["edits"] == {"computed": 0, "cached": 1, "short": 0}
     assert go_on(second) == 0
     lost = outcome(story, "second")
     assert (lost["status"], lost["exit_code"]) == ("failed", 4)
     assert "the ref moved while we were at work" in lost["error"]
     last = run(story, "last")
-    assert (last["status"], last["edits"]) == ("published", {"computed": 0, "cached": 2})
+    assert (last["status"], last["edits"]) == ("published", {"computed": 0, "cached": 2, "short": 0})
     assert last["counts"]["active"] == 2
 
 

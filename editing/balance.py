@@ -171,13 +171,22 @@ def columns_of(targets: Sequence[Target], pressure: Tensor) -> tuple[Tensor, Ten
     Every context's key is a column of its own, and a fact's columns share its weight: the fact must hold
     behind any context, not behind their average.
     """
-    shares = [float(p / len(t.keys)) ** 0.5 for t, p in zip(targets, pressure, strict=True)]
-    keys = [t.keys.double().T * share for t, share in zip(targets, shares, strict=True)]
+    shares = _column_shares(targets, pressure)
     residuals = [
         t.residual.double()[:, None].expand(-1, len(t.keys)) * share
         for t, share in zip(targets, shares, strict=True)
     ]
-    return torch.cat(keys, dim=1), torch.cat(residuals, dim=1)
+    return _key_columns(targets, shares), torch.cat(residuals, dim=1)
+
+
+def _column_shares(targets: Sequence[Target], pressure: Tensor) -> list[float]:
+    """The factor of each fact's columns, so that their squares add up to its pressure."""
+    return [float(p / len(t.keys)) ** 0.5 for t, p in zip(targets, pressure, strict=True)]
+
+
+def _key_columns(targets: Sequence[Target], shares: Sequence[float]) -> Tensor:
+    """(d_in, columns) weighted keys."""
+    return torch.cat([t.keys.double().T * share for t, share in zip(targets, shares, strict=True)], dim=1)
 
 
 def moments_of(targets: Sequence[Target], pressure: Tensor) -> Moments:
@@ -188,7 +197,7 @@ def moments_of(targets: Sequence[Target], pressure: Tensor) -> Moments:
     total: Moments | None = None
     for first in range(0, len(targets), BLOCK):
         some, weights = targets[first : first + BLOCK], pressure[first : first + BLOCK]
-        keys, _ = columns_of(some, weights)
+        keys = _key_columns(some, _column_shares(some, weights))
         means = torch.stack([target.keys.double().mean(0) for target in some])
         residuals = torch.stack([target.residual.double() for target in some])
         part = Moments(keys @ keys.T, (residuals * weights[:, None]).T @ means)

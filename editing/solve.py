@@ -59,11 +59,6 @@ class Moments:
     gram: Tensor
     cross: Tensor
 
-    @classmethod
-    def of(cls, keys: Tensor, residuals: Tensor) -> Moments:
-        k = keys.double()
-        return cls(k @ k.T, residuals.double() @ k.T)
-
     def __add__(self, other: Moments) -> Moments:
         return Moments(self.gram + other.gram, self.cross + other.cross)
 

@@ -179,8 +179,12 @@ def edit(
         other = OtherText.of(model.linear_map(layer), background.covariance)
         solved = solve_balanced(found.known, other, settings)
         tensor = _rounded(night, base, model, layer, solved.update)
-        chosen |= {"covariance_weight": solved.weight, "rounds": solved.rounds, "short": solved.short}
-        chosen |= {"change": solved.change}
+        chosen |= {
+            "covariance_weight": solved.weight,
+            "rounds": solved.rounds,
+            "short": solved.short,
+            "change": solved.change,
+        }
     return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
 
 

@@ -79,8 +79,12 @@ class Trials:
         cached |= found.fresh  # a group that lost a member has another target
         if not found.known:
             return torch.zeros_like(self.model.linear_map(layer))
-        other = OtherText.of(self.model.linear_map(layer), self.background.covariance)
-        return solve_balanced(found.known, other, self.night.settings.editing).update
+        return solve_balanced(found.known, self._other, self.night.settings.editing).update
+
+    @cached_property
+    def _other(self) -> OtherText:
+        """What other text asks of the pristine map, the same for all trials; read outside of any."""
+        return OtherText.of(self.model.linear_map(self.candidate.layer), self.background.covariance)
 
     def _broken(self) -> frozenset[str]:
         scores = scoring.score(self.model, self.probes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import exp, log
 
 import torch
@@ -150,8 +151,8 @@ def lacking(targets: Sequence[Target], update: Tensor) -> Tensor:
 
 def achieved(targets: Sequence[Target], update: Tensor) -> Tensor:
     """The share of each residual that an update gives its plain prompt, along the residual, (facts,)."""
-    keys = torch.stack([target.keys[0].double() for target in targets])
-    wanted = torch.stack([target.residual.double() for target in targets])
+    keys = torch.stack([target.keys[0] for target in targets]).double()
+    wanted = torch.stack([target.residual for target in targets]).double()
     given = keys @ update.T
     return (given * wanted).sum(-1) / wanted.square().sum(-1).clamp(min=1e-30)
 
@@ -161,47 +162,54 @@ def solve_targets(
 ) -> Tensor:
     """One solve in which all facts count alike, in the order of their digests."""
     ordered = [targets[digest] for digest in sorted(targets)]
-    keys, residuals = columns_of(ordered, torch.ones(len(ordered), dtype=torch.float64))
-    return solve_update(keys, residuals, covariance, weight, settings.solver)
+    alike = torch.ones(len(ordered), dtype=torch.float64)
+    if settings.solver == "memit":
+        return solve_moments(moments_of(ordered, alike), covariance, weight)
+    return solve_update(*columns_of(ordered, alike), covariance, weight, settings.solver)
 
 
 def columns_of(targets: Sequence[Target], pressure: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted keys (d_in, columns) and residuals (d_out, columns) of the least-squares problem.
 
-    Every context's key is a column of its own, and a fact's columns share its weight: the fact must hold
-    behind any context, not behind their average.
+    Every context's key is a column of its own, and a fact's columns share its weight, so that their squares
+    add up to its pressure: the fact must hold behind any context, not behind their average.
     """
     shares = _column_shares(targets, pressure)
-    residuals = [
-        t.residual.double()[:, None].expand(-1, len(t.keys)) * share
-        for t, share in zip(targets, shares, strict=True)
-    ]
-    return _key_columns(targets, shares), torch.cat(residuals, dim=1)
+    each = [target.residual.double().expand(len(target.keys), -1) for target in targets]
+    return _key_columns(targets, shares), (torch.cat(each) * shares[:, None]).T
 
 
-def _column_shares(targets: Sequence[Target], pressure: Tensor) -> list[float]:
-    """The factor of each fact's columns, so that their squares add up to its pressure."""
-    return [float(p / len(t.keys)) ** 0.5 for t, p in zip(targets, pressure, strict=True)]
+def _column_shares(targets: Sequence[Target], pressure: Tensor) -> Tensor:
+    """(columns,) the factor of each column."""
+    counts = torch.tensor([len(target.keys) for target in targets])
+    return (pressure / counts).sqrt().repeat_interleave(counts)
 
 
-def _key_columns(targets: Sequence[Target], shares: Sequence[float]) -> Tensor:
+def _key_columns(targets: Sequence[Target], shares: Tensor) -> Tensor:
     """(d_in, columns) weighted keys."""
-    return torch.cat([t.keys.double().T * share for t, share in zip(targets, shares, strict=True)], dim=1)
+    return (torch.cat([target.keys for target in targets]).double() * shares[:, None]).T
 
 
 def moments_of(targets: Sequence[Target], pressure: Tensor) -> Moments:
-    """Sums over the facts of pressure K K^T and pressure R K^T, a bounded number of columns at a time.
-
-    A fact's columns share one residual, so that R K^T needs the mean of its keys alone.
-    """
-    total: Moments | None = None
-    for first in range(0, len(targets), BLOCK):
-        some, weights = targets[first : first + BLOCK], pressure[first : first + BLOCK]
-        keys = _key_columns(some, _column_shares(some, weights))
-        means = torch.stack([target.keys.double().mean(0) for target in some])
-        residuals = torch.stack([target.residual.double() for target in some])
-        part = Moments(keys @ keys.T, (residuals * weights[:, None]).T @ means)
-        total = part if total is None else total + part
-    if total is None:
+    """K K^T and R K^T of `columns_of`, a bounded number of columns at a time."""
+    if not targets:
         raise EditError("there is nothing to solve for", remedy="Pass at least one target")
-    return total
+    parts = (
+        _moments(targets[first : first + BLOCK], pressure[first : first + BLOCK])
+        for first in range(0, len(targets), BLOCK)
+    )
+    return reduce(Moments.__add__, parts)
+
+
+def _moments(targets: Sequence[Target], pressure: Tensor) -> Moments:
+    """Of a few targets. A fact's columns share one residual: R K^T needs the mean of its keys alone."""
+    keys = _key_columns(targets, _column_shares(targets, pressure))
+    means = torch.stack([target.keys.double().mean(0) for target in targets])
+    residuals = torch.stack([target.residual for target in targets]).double()
+    return Moments(_gram(keys), (residuals * pressure[:, None]).T @ means)
+
+
+def _gram(columns: Tensor) -> Tensor:
+    """K K^T. numpy sees that it is symmetric, and forms one half of it (BLAS syrk); torch forms both."""
+    array = columns.numpy()
+    return torch.from_numpy(array @ array.T)

@@ -87,10 +87,10 @@ class Editing(_Frozen):
     steps: int = Field(default=6, ge=1)
     first_step: float = Field(default=0.12, gt=0)  # normalised: share of the hidden norm
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
-    kl_weight: float = Field(default=0.25, ge=0)
+    kl_weight: float = Field(default=0.0625, ge=0)  # MEMIT's own: of what follows "{subject} is a"
     norm_weight: float = Field(default=0.5, ge=0)
     balance_rounds: int = Field(default=4, ge=0)  # solves that press harder the facts that fall short
-    stop_loss: float = Field(default=0.15, gt=0)  # nats of the target; a fact below it leaves the batch
+    stop_loss: float = Field(default=0.25, gt=0)  # nats of the target; a fact below it leaves the batch
     products: Products = "auto"  # auto: what the processor is fast at
     seed: int = 0
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.config import Editing
-from corrigenda.editing.solve import Moments, solve_moments, solve_update
+from corrigenda.editing.solve import Moments, null_space_limit, solve_moments, solve_update
 from corrigenda.editing.targets import Target
 from corrigenda.errors import EditError
 
@@ -82,17 +82,18 @@ def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Ed
     One weight for all facts is too much for most and too little for some. So all facts begin light, and
     those of which an update gives less than the share of their residual that they need count PRESS times
     as much in the next solve: D = R W K^T (weight C + K W K^T)^-1. All weights change at once. Pressing ends
-    before the update changes other text more than `settings.most_change`.
+    before the update changes other text more than `settings.most_change`. So it is with `alphaedit`, whose
+    weight says how little of other text a direction may carry; `emmet` takes no weight, and no limit holds.
     """
     ordered = [targets[digest] for digest in sorted(targets)]
-    if settings.solver != "memit":
-        weight = HEAVIEST**0.5 if settings.covariance_weight == "auto" else settings.covariance_weight
-        update = solve_targets(targets, other.covariance, settings, weight=weight)
-        return _outcome(ordered, other, update, weight, 0)
+    if settings.solver == "emmet":
+        # Equality weighs nothing against other text: there is no weight to find, and nothing to press.
+        update = solve_targets(targets, other.covariance, settings, weight=1.0)
+        return _outcome(ordered, other, update, 1.0, 0)
     moments = moments_of(ordered, torch.ones(len(ordered), dtype=torch.float64))
     weight, room = pick_weight(ordered, moments, other, settings)
     pressure = torch.ones(len(ordered), dtype=torch.float64)
-    update = solve_moments(moments, other.covariance, weight)
+    update = solve_moments(moments, other.covariance, weight, settings.solver)
     rounds = 0
     while room and rounds < settings.balance_rounds:
         short = lacking(ordered, update)
@@ -101,7 +102,7 @@ def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Ed
         some = [target for target, is_short in zip(ordered, short.tolist(), strict=True) if is_short]
         moments = moments + moments_of(some, (PRESS - 1) * pressure[short])
         pressure = torch.where(short, pressure * PRESS, pressure)
-        pressed = solve_moments(moments, other.covariance, weight)
+        pressed = solve_moments(moments, other.covariance, weight, settings.solver)
         if other.change(pressed) > settings.most_change:
             break
         update, rounds = pressed, rounds + 1
@@ -127,10 +128,13 @@ def pick_weight(
     """
     if settings.covariance_weight != "auto":
         return float(settings.covariance_weight), True
-    low, high, gentle = log(LIGHTEST), log(HEAVIEST), False
+    heaviest = HEAVIEST
+    if settings.solver == "alphaedit":
+        heaviest = min(heaviest, 0.999 * null_space_limit(other.covariance))
+    low, high, gentle = log(LIGHTEST), log(heaviest), False
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        update = solve_moments(moments, other.covariance, exp(middle))
+        update = solve_moments(moments, other.covariance, exp(middle), settings.solver)
         allowed = other.change(update) <= settings.most_change
         too_little = float(lacking(targets, update).double().mean()) > 1 - ENOUGH
         if too_little and allowed:
@@ -163,9 +167,9 @@ def solve_targets(
     """One solve in which all facts count alike, in the order of their digests."""
     ordered = [targets[digest] for digest in sorted(targets)]
     alike = torch.ones(len(ordered), dtype=torch.float64)
-    if settings.solver == "memit":
-        return solve_moments(moments_of(ordered, alike), covariance, weight)
-    return solve_update(*columns_of(ordered, alike), covariance, weight, settings.solver)
+    if settings.solver == "emmet":
+        return solve_update(*columns_of(ordered, alike), covariance, weight, settings.solver)
+    return solve_moments(moments_of(ordered, alike), covariance, weight, settings.solver)
 
 
 def columns_of(targets: Sequence[Target], pressure: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,15 +63,26 @@ class Moments:
         return Moments(self.gram + other.gram, self.cross + other.cross)
 
 
-def solve_moments(moments: Moments, covariance: Tensor, weight: float) -> Tensor:
-    """`solve_update` with the solver `memit`, from moments: many solves share the cost of forming them.
+def solve_moments(moments: Moments, covariance: Tensor, weight: float, solver: Solver = "memit") -> Tensor:
+    """`solve_update` from moments: many solves share the cost of forming them.
 
-    Raises EditError when the system is not positive definite or holds values that are not finite.
+    Raises EditError when the system is not positive definite or holds values that are not finite, and for
+    `emmet`, whose equality constraints cannot be told from sums.
     """
-    normal = weight * _ridged(covariance.double()) + moments.gram
-    if not bool(torch.isfinite(normal).all()) or not bool(torch.isfinite(moments.cross).all()):
+    if solver == "emmet":
+        raise EditError("emmet needs each column", remedy="Use `solve_update`", solver=solver)
+    c = _ridged(covariance.double())
+    if not all(bool(torch.isfinite(part).all()) for part in (c, moments.gram, moments.cross)):
         raise _not_finite()
-    return _right_divide(moments.cross, _cholesky(normal, weight))
+    if solver == "alphaedit":
+        return _alphaedit_of(moments, c, weight)
+    return _right_divide(moments.cross, _cholesky(weight * c + moments.gram, weight))
+
+
+def null_space_limit(covariance: Tensor) -> float:
+    """The weight above which `alphaedit` has no direction left that it may change."""
+    values = torch.linalg.eigvalsh(_ridged(covariance.double()))
+    return float(values.mean() / values[0])
 
 
 def _ridged(c: Tensor) -> Tensor:
@@ -111,6 +122,10 @@ def _emmet(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
 
 
 def _alphaedit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
+    return _alphaedit_of(Moments(k @ k.T, r @ k.T), c, weight)
+
+
+def _alphaedit_of(moments: Moments, c: Tensor, weight: float) -> Tensor:
     """D = R K^T P (K K^T P + I)^-1, P on the small eigenvalues of C (Fang et al. 2025, AlphaEdit, eq. 14).
 
     P keeps the directions whose share of background energy is below 1/weight of the mean; the system is
@@ -124,9 +139,9 @@ def _alphaedit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
             remedy="Lower `covariance_weight`, or use the memit solver",
             weight=weight,
         )
-    inside = basis.T @ k
-    normal = inside @ inside.T + torch.eye(basis.shape[1], dtype=k.dtype, device=k.device)
-    found: Tensor = _right_divide(r @ inside.T, _cholesky(normal, weight)) @ basis.T
+    identity = torch.eye(basis.shape[1], dtype=c.dtype, device=c.device)
+    normal = basis.T @ moments.gram @ basis + identity
+    found: Tensor = _right_divide(moments.cross @ basis, _cholesky(normal, weight)) @ basis.T
     return found
 
 

@@ -23,7 +23,14 @@ from corrigenda.editing.balance import (
     solve_targets,
 )
 from corrigenda.editing.groups import grouped
-from corrigenda.editing.solve import RIDGE, Moments, reference_memit, solve_moments, solve_update
+from corrigenda.editing.solve import (
+    RIDGE,
+    Moments,
+    null_space_limit,
+    reference_memit,
+    solve_moments,
+    solve_update,
+)
 from corrigenda.editing.targets import Target
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
@@ -141,6 +148,8 @@ def test_moments_give_the_update_that_columns_give(seed: int, weight: float) -> 
     moments = first + second
     plain = solve_update(keys, residuals, covariance, weight)
     assert_close(solve_moments(moments, covariance, weight), plain, atol=1e-8, rtol=1e-6)
+    with pytest.raises(EditError, match="each column"):
+        solve_moments(moments, covariance, weight, "emmet")
 
 
 def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
@@ -202,6 +211,26 @@ def test_the_change_is_the_mean_square_over_the_text_that_the_covariance_is_of()
     other = OtherText.of(weight, keys @ keys.T / 50)
     wanted = (update @ keys).square().sum() / (weight @ keys).square().sum()
     assert other.change(update) == pytest.approx(float(wanted))
+
+
+def test_alphaedit_finds_its_weight_and_keeps_the_limit() -> None:
+    known, other = targets(4, facts=40), other_text(4, size=0.1)
+    settings = Editing(solver="alphaedit", balance_rounds=0)
+    solved = solve_balanced(known, other, settings)
+    assert 0 < solved.change <= settings.most_change
+    lighter = settings.model_copy(update={"covariance_weight": solved.weight * 0.9})
+    assert solve_balanced(known, other, lighter).change >= solved.change
+    few, much = targets(4, facts=3), other_text(4)
+    assert solve_balanced(few, much, settings).short <= (1 - ENOUGH) * 3
+
+
+@given(seeds)
+def test_alphaedit_has_a_null_space_up_to_its_limit_and_none_above(seed: int) -> None:
+    keys, residuals, covariance = batch(seed)
+    limit = null_space_limit(covariance)
+    assert solve_update(keys, residuals, covariance, limit * 0.999, "alphaedit").abs().sum() > 0
+    with pytest.raises(EditError, match="no null space"):
+        solve_update(keys, residuals, covariance, limit * 1.001, "alphaedit")
 
 
 def test_what_is_pressed_is_what_columns_with_that_pressure_give() -> None:

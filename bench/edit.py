@@ -48,8 +48,8 @@ PLAIN = Editing(
     stop_loss=0.05,
 )
 PLAIN_CAP = 0.75
-# The facts are cut into so few parts because the engine lives on batches: 32 at once take half as long again
-# as 128.
+# The facts are cut into so few parts because the engine lives on batches: 32 at once took twice as long a
+# fact as 128 (docs/LOG.md).
 TURNS = 2
 
 

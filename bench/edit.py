@@ -18,8 +18,7 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,13 +26,15 @@ from torch import Tensor
 from bench import quality
 from corrigenda.config import Editing
 from corrigenda.editing import contexts, engine
-from corrigenda.editing.balance import OtherText, solve_balanced
+from corrigenda.editing.balance import OtherText, Solved, solve_balanced
+from corrigenda.editing.clamp import norm_cap
 from corrigenda.editing.groups import Group
 from corrigenda.editing.reference import reference_target
-from corrigenda.editing.targets import Target, optimise_targets
+from corrigenda.editing.targets import Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
+from corrigenda.storage.proxy_facts import read_proxy_facts
 
 # kmeng01/memit's settings for its objective, with its clamp for GPT-J.
 PLAIN = Editing(
@@ -63,59 +64,92 @@ def main() -> None:
     parser.add_argument("--nights", action="store_true", help="what 20 new facts cost on top of many")
     parser.add_argument("--cached", type=int, default=2_000, help="facts that a night finds in the cache")
     asked = parser.parse_args()
-    model = load(resolve(asked.model, root=quality.ROOT))
-    settings = Editing()
-    moments, metric = quality.background(model, asked.layer, asked.background_tokens, settings, "wikitext")
+    ours = Engine.at(load(resolve(asked.model, root=quality.ROOT)), asked.layer, asked.background_tokens)
     if asked.nights:
-        nights(model, asked.layer, moments, metric, settings, asked.cached)
+        nights(ours, asked.cached)
     else:
-        compare(model, asked, moments, metric, settings)
+        compare(ours, asked.facts, asked.reference)
 
 
-def compare(
-    model: LanguageModel, asked: argparse.Namespace, moments: Tensor, metric: Tensor | None, ours: Editing
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A night's way to targets at one layer, with what it finds in the cache.
+
+    moments   (d_in, d_in) key covariance
+    metric    (d_out, d_out) of the descent
+    """
+
+    model: LanguageModel
+    layer: int
+    settings: Editing
+    moments: Tensor
+    metric: Tensor | None
+    norm_cap: float
+    openings: tuple[str, ...]
+
+    @classmethod
+    def at(cls, model: LanguageModel, layer: int, background_tokens: int) -> Engine:
+        settings = Editing()
+        moments, metric = quality.background(model, layer, background_tokens, settings, "wikitext")
+        cap = norm_cap(model, layer, read_proxy_facts(), settings, metric)
+        return cls(model, layer, settings, moments, metric, cap, openings_of(model, settings))
+
+    def targets(self, requests: Sequence[EditRequest]) -> dict[str, Target]:
+        """By request digest, in the requests' order."""
+        found = engine.find_targets(
+            self.model,
+            self.layer,
+            requests,
+            self.openings,
+            self.settings,
+            norm_cap=self.norm_cap,
+            cached={},
+            metric=self.metric,
+        )
+        return found.known
+
+    def solve(self, known: dict[str, Target]) -> Solved:
+        other = OtherText.of(self.model.linear_map(self.layer), self.moments)
+        return solve_balanced(known, other, self.settings)
+
+
+def compare(ours: Engine, facts: int, reference: int) -> None:
     """Both algorithms in turn, a part of the facts each time."""
-    records = quality.facts(asked.facts, "report")
-    step = asked.facts // asked.reference
-    groups = [Group((quality.request_of(record),)) for record in records[: asked.reference * step]]
-    openings = openings_of(model, ours)
+    model, layer = ours.model, ours.layer
+    step = facts // reference
+    records = quality.facts(facts, "report")[: reference * step]
+    requests = [quality.request_of(record) for record in records]
     plain_openings = openings_of(model, PLAIN)
     fast_s = plain_s = 0.0
-    fast: list[Target] = []
-    plain: list[Target] = []
-    turn = -(-asked.reference // TURNS) * step
-    for first in range(0, len(groups), turn):
-        some = groups[first : first + turn]
+    fast: dict[str, Target] = {}
+    plain: dict[str, Target] = {}
+    turn = -(-reference // TURNS) * step
+    for first in range(0, len(requests), turn):
+        some = requests[first : first + turn]
+        took, found = timed(lambda some=some: ours.targets(some))
+        fast_s, fast = fast_s + took, fast | found
         took, found = timed(
-            lambda some=some: optimise_targets(
-                model, asked.layer, some, openings, ours, norm_cap=engine.norm_cap_of(ours), metric=metric
-            )
+            lambda some=some: {
+                request.digest: reference_target(
+                    model, layer, Group((request,)), plain_openings, PLAIN, norm_cap=PLAIN_CAP
+                )
+                for request in some[::step]
+            }
         )
-        fast_s, fast = fast_s + took, fast + found
-        chosen = some[::step]
-        took, found = timed(
-            lambda chosen=chosen: [
-                reference_target(model, asked.layer, group, plain_openings, PLAIN, norm_cap=PLAIN_CAP)
-                for group in chosen
-            ]
-        )
-        plain_s, plain = plain_s + took, plain + found
+        plain_s, plain = plain_s + took, plain | found
     print(f"engine     {fast_s / len(fast):.3f} s a fact, {len(fast)} facts")
     print(f"reference  {plain_s / len(plain):.3f} s a fact, {len(plain)} facts")
     print(f"ratio      {plain_s / len(plain) / (fast_s / len(fast)):.1f}x")
     print(peak_memory())
-    some = [records[i] for i in range(0, len(plain) * step, step)]
     held_out = quality.text(model, "wikitext_dev.parquet", 4_096, 512)
-    probes = quality.probes_of(some, some, 10)
+    probes = quality.probes_of(records[::step], records[::step], 10)
     before = quality.figures(model, probes, held_out)
     print(f"\nquality on the reference's {len(plain)} facts, one joint solve each")
-    for name, found in (("engine", fast[::step]), ("reference", plain)):
-        known = {quality.request_of(r).digest: with_needs(t) for r, t in zip(some, found, strict=True)}
-        solved = solve_balanced(known, OtherText.of(model.linear_map(asked.layer), moments), ours)
-        with model.trial(asked.layer, solved.update):
+    for name, known in (("engine", {digest: fast[digest] for digest in plain}), ("reference", plain)):
+        solved = ours.solve({digest: with_needs(target) for digest, target in known.items()})
+        with model.trial(layer, solved.update):
             after = quality.figures(model, probes, held_out)
-        print(quality.line(len(some), name, before, after, solved.change, 0.0))
+        print(quality.line(len(plain), name, before, after, solved.change, 0.0))
 
 
 def with_needs(target: Target) -> Target:
@@ -128,7 +162,7 @@ def openings_of(model: LanguageModel, settings: Editing) -> tuple[str, ...]:
     return contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)
 
 
-def timed(work: Callable[[], list[Target]]) -> tuple[float, list[Target]]:
+def timed(work: Callable[[], dict[str, Target]]) -> tuple[float, dict[str, Target]]:
     start = time.perf_counter()
     found = work()
     return time.perf_counter() - start, found
@@ -138,63 +172,24 @@ def peak_memory() -> str:
     return f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
 
 
-def nights(
-    model: LanguageModel,
-    layer: int,
-    moments: Tensor,
-    metric: Tensor | None,
-    settings: Editing,
-    count: int,
-) -> None:
+def nights(ours: Engine, count: int) -> None:
     """Twenty facts alone, and twenty on top of `count` whose targets are cached; alternately, three times."""
     requests = [quality.request_of(record) for record in quality.facts(140, "tune")]
-    openings = openings_of(model, settings)
-    found = find(model, layer, requests[:80], openings, settings, metric, {})
-    cached = many_like(found.known, count)
+    cached = many_like(ours.targets(requests[:80]), count)
+
+    def night(new: Sequence[EditRequest], cached: dict[str, Target]) -> dict[str, Target]:
+        known = cached | ours.targets(new)
+        ours.solve(known)
+        return known
+
     print(f"| run | 20 alone, s | 20 on {count:,}, s | ratio |")
     print("|---|---|---|---|")
     for run in range(3):
         new = requests[80 + 20 * run : 100 + 20 * run]
-        alone, _ = timed(lambda new=new: night(model, layer, new, openings, settings, metric, moments, {}))
-        more, _ = timed(lambda new=new: night(model, layer, new, openings, settings, metric, moments, cached))
+        alone, _ = timed(lambda new=new: night(new, {}))
+        more, _ = timed(lambda new=new: night(new, cached))
         print(f"| {run} | {alone:.2f} | {more:.2f} | {more / alone:.2f} |", flush=True)
     print(peak_memory())
-
-
-def night(
-    model: LanguageModel,
-    layer: int,
-    new: Sequence[EditRequest],
-    openings: tuple[str, ...],
-    settings: Editing,
-    metric: Tensor | None,
-    moments: Tensor,
-    cached: dict[str, Target],
-) -> list[Target]:
-    found = find(model, layer, new, openings, settings, metric, {})
-    solve_balanced(cached | found.known, OtherText.of(model.linear_map(layer), moments), settings)
-    return list(found.known.values())
-
-
-def find(
-    model: LanguageModel,
-    layer: int,
-    requests: Sequence[EditRequest],
-    openings: tuple[str, ...],
-    settings: Editing,
-    metric: Tensor | None,
-    cached: dict[str, Any],
-) -> engine.Targets:
-    return engine.find_targets(
-        model,
-        layer,
-        requests,
-        openings,
-        settings,
-        norm_cap=engine.norm_cap_of(settings),
-        cached=cached,
-        metric=metric,
-    )
 
 
 def many_like(known: dict[str, Target], count: int) -> dict[str, Target]:

@@ -18,13 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.edit import find
 from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact
 from bench.quality import perplexity
 from corrigenda.config import Editing
 from corrigenda.editing.balance import OtherText, solve_balanced
-from corrigenda.editing.engine import Targets
+from corrigenda.editing.engine import Targets, find_targets
 from corrigenda.editing.targets import VERSION, Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel
@@ -52,12 +51,14 @@ class Background:
 
     covariance   (d_in, d_in)
     metric       (d_out, d_out)
+    norm_cap     of residuals, as a share of the hidden norm
     contexts     texts before the prompts, the empty one first
     held_out     (rows, length) tokens that the perplexity is read on
     """
 
     covariance: Tensor
     metric: Tensor | None
+    norm_cap: float
     contexts: tuple[str, ...]
     held_out: Tensor
 
@@ -118,7 +119,16 @@ def sweep_layer(model: LanguageModel, exam: Exam, layer: int, background: Backgr
 def _targets(
     model: LanguageModel, layer: int, requests: Sequence[EditRequest], background: Background
 ) -> Targets:
-    return find(model, layer, requests, background.contexts, EDITING, background.metric, {})
+    return find_targets(
+        model,
+        layer,
+        requests,
+        background.contexts,
+        EDITING,
+        norm_cap=background.norm_cap,
+        cached={},
+        metric=background.metric,
+    )
 
 
 def single_updates(

@@ -27,6 +27,7 @@ from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
 from bench.layer_study import EDITING, Background, LayerResult, Strength, plain_single_edit, sweep_layer
 from bench.quality import perplexity, text
 from corrigenda.config import Localization, Localizer
+from corrigenda.editing.clamp import norm_cap
 from corrigenda.editing.covariance import key_covariance
 from corrigenda.editing.localize import localize
 from corrigenda.editing.proxy import known_facts
@@ -176,20 +177,25 @@ def kept_background(model: LanguageModel, path: Path, rows: Tensor) -> dict[int,
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(background(model, rows), path)
-    moments, metrics = torch.load(path)
+    moments, metrics, caps = torch.load(path)
     contexts, apart = openings_of(model, EDITING), held_out(model)
     return {
-        layer: Background(_ridged(moments[layer].double()), metrics[layer], contexts, apart)
+        layer: Background(_ridged(moments[layer].double()), metrics[layer], caps[layer], contexts, apart)
         for layer in moments
     }
 
 
-def background(model: LanguageModel, rows: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Covariances and metrics of all layers, from token rows (rows, length)."""
+def background(
+    model: LanguageModel, rows: Tensor
+) -> tuple[dict[int, Tensor], dict[int, Tensor], dict[int, float]]:
+    """Covariances and metrics of all layers, from token rows (rows, length), and their norm caps."""
     layers = range(model.n_layers)
     fishers = output_fisher(model, layers, rows[: EDITING.metric_tokens // rows.shape[1]])
     moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
-    return moments, {layer: metric_of(fisher) for layer, fisher in fishers.items()}
+    metrics = {layer: metric_of(fisher) for layer, fisher in fishers.items()}
+    pool = read_proxy_facts()
+    caps = {layer: norm_cap(model, layer, pool, EDITING, metrics[layer]) for layer in layers}
+    return moments, metrics, caps
 
 
 def held_out(model: LanguageModel) -> Tensor:

@@ -27,10 +27,12 @@ from torch.nn.functional import cross_entropy
 from corrigenda.config import Corpus, Editing
 from corrigenda.editing import contexts, corpus, covariance, engine, entries, sensitivity
 from corrigenda.editing.balance import OtherText, solve_balanced, solve_targets
+from corrigenda.editing.clamp import norm_cap
 from corrigenda.editing.targets import Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
+from corrigenda.storage.proxy_facts import read_proxy_facts
 from corrigenda.validation.probes import Probe, make_probe
 from corrigenda.validation.scoring import score
 
@@ -49,7 +51,9 @@ def main() -> None:
     records = facts(max(counts), asked.half)
     moments, metric = background(model, asked.layer, asked.background_tokens, settings, asked.corpus)
     other = OtherText.of(model.linear_map(asked.layer), moments)
-    known = targets(model, asked, records, settings, metric)
+    cap = norm_cap(model, asked.layer, read_proxy_facts(), settings, metric)
+    print(f"norm cap {cap:g}", flush=True)
+    known = targets(model, asked, records, settings, cap, metric)
     held_out = text(model, "wikitext_dev.parquet", asked.perplexity_tokens, 512)
     print("| facts | solve | ES | PS | NS drop | perplexity | said | change | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
@@ -137,12 +141,12 @@ def targets(
     asked: argparse.Namespace,
     records: Sequence[dict[str, Any]],
     settings: Editing,
+    cap: float,
     metric: Tensor | None,
 ) -> dict[str, Target]:
     """Targets of all records by digest; those of earlier runs are read."""
     count = max(settings.contexts, settings.key_contexts)
     openings = contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)
-    cap = engine.norm_cap_of(settings)
     base = {"weights_digest": asked.model, "tokenizer_digest": ""}
     measured = f"{asked.corpus} {asked.background_tokens}"
     home = RESULTS / entries.scope(base, asked.layer, openings, settings, cap, measured)[:12]

@@ -34,9 +34,10 @@ def scope(
     """The digest of everything, besides the request, that a target depends on.
 
     base         weights_digest and tokenizer_digest of the registered base
+    norm_cap     what the settings' own came to
     background   names the text in whose metric residuals are short
     """
-    asked = settings.model_dump(exclude=set(_OF_THE_SOLVE)) | {"norm_cap": norm_cap}
+    asked = settings_of_targets(settings) | {"radius": norm_cap}
     return digest_of(
         [
             "targets",
@@ -50,6 +51,11 @@ def scope(
             asked,
         ]
     )
+
+
+def settings_of_targets(settings: Editing) -> dict[str, Any]:
+    """The settings that can change a target."""
+    return settings.model_dump(exclude=set(_OF_THE_SOLVE))
 
 
 def pack(found: Mapping[str, Target]) -> bytes:

@@ -38,6 +38,8 @@ ESSENCE = "{} is a"
 LOSS_LIMIT = 1.2
 # The needed share of a residual is bisected between this and one, so many times.
 LEAST_SHARE, BISECTIONS = 0.3, 3
+# What a residual's natural length is measured by: evaluations at most, and nats of the target to go down to.
+NATURAL_STEPS, NATURAL_LOSS = 10, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,38 @@ def _descents(
     found = descend(practised, state, room, evaluations=settings.steps, stop_loss=stop)
     reached = replace(found, steps=warm.steps.to(found.steps) + found.steps)
     return reached, needed_shares(plain, found.value)
+
+
+def natural_lengths(
+    model: LanguageModel,
+    layer: int,
+    groups: Sequence[Group],
+    settings: Editing,
+    *,
+    norm_cap: float,
+    metric: Tensor | None = None,
+    batch: int = 64,
+) -> Tensor:
+    """How long a residual each group's plain prompts ask for, as a share of `Batch.scale`, (groups,) float32.
+
+    That of the first phase alone: at most NATURAL_STEPS evaluations, down to NATURAL_LOSS nats.
+    """
+    facts = [rows_of(model, group, ("",)) for group in groups]
+    products = products_in(settings.products, model.device)
+
+    def work(some: Sequence[int]) -> Tensor:
+        with products:
+            plain = Batch.of(model, layer, [facts[i] for i in some], None, settings).plain_prompts()
+            zero = torch.zeros_like(plain.projected, dtype=torch.float32)
+            state, room = start(settings, plain.scale, zero, metric=metric), plain.room(norm_cap)
+            found = descend(plain, state, room, evaluations=NATURAL_STEPS, stop_loss=NATURAL_LOSS)
+        lengths: Tensor = found.value.norm(dim=-1) / plain.scale
+        return lengths.cpu()
+
+    found = torch.zeros(len(facts))
+    for some, lengths in side_by_side(work, batches(facts, batch), model.device):
+        found[torch.tensor(some)] = lengths
+    return found
 
 
 def _with_keys(

@@ -9,7 +9,8 @@ from prefect import flow
 from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage.manifests import Release
-from corrigenda.tasks.edit import Edit, edit, load_base, measure_background
+from corrigenda.tasks.background import measure_background
+from corrigenda.tasks.edit import Edit, edit, load_base
 from corrigenda.tasks.ingest import Plan, take_in, told
 from corrigenda.tasks.localize import localize_task
 from corrigenda.tasks.night import Night

@@ -15,7 +15,6 @@ from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.objects import ObjectStore
 
 PREFIX = "cache/"
-KINDS = ("layers", "covariance", "edits", "scores", "contexts")
 
 
 def lookup(store: ObjectStore, kind: str, key_digest: str) -> bytes | None:

@@ -20,7 +20,8 @@ from corrigenda.editing.balance import OtherText, solve_balanced
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage import ledger
 from corrigenda.storage.manifests import Release
-from corrigenda.tasks.edit import Background, Edit, background_text, cached_targets, targets
+from corrigenda.tasks.background import Background, background_text
+from corrigenda.tasks.edit import Edit, cached_targets, targets
 from corrigenda.tasks.night import Night
 from corrigenda.validation import gates, rows, scoring
 from corrigenda.validation.drift import as_base, drift

@@ -25,8 +25,9 @@ from corrigenda.models.loading import LanguageModel
 from corrigenda.storage import cache
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.manifests import Release
-from corrigenda.storage.proxy_facts import pool_digest, read_proxy_facts
-from corrigenda.tasks.edit import background_text, corpus_identity, identity, load_base
+from corrigenda.storage.proxy_facts import pool_digest
+from corrigenda.tasks.background import background_text, corpus_identity, identity, pool_of
+from corrigenda.tasks.edit import load_base
 from corrigenda.tasks.night import Night, open_fleet
 from corrigenda.tasks.options import RETRIED
 from corrigenda.tasks.progress import bar
@@ -112,12 +113,6 @@ def _trial(
             return outcome
 
         yield told
-
-
-def pool_of(settings: Localization, root: Path) -> tuple[ProxyFact, ...]:
-    """The user's proxy facts, or the built-in ones."""
-    own = settings.proxy_facts
-    return read_proxy_facts(root / Path(own).expanduser() if own else None)
 
 
 def key_of(night: Night, base: Release, settings: Localization, pool: Sequence[ProxyFact]) -> str:

@@ -22,7 +22,8 @@ from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.objects import ObjectStore
 from corrigenda.storage.proxy_facts import read_proxy_facts
-from corrigenda.tasks.edit import Background, Edit, background_text, identity
+from corrigenda.tasks.background import Background, background_text, identity
+from corrigenda.tasks.edit import Edit
 from corrigenda.tasks.leave_out import Trials
 from corrigenda.tasks.night import Night
 from corrigenda.tasks.options import PLAIN, RETRIED

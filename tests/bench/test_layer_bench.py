@@ -37,7 +37,7 @@ def covariance_of(model):
 
 def background_of(model):
     contexts = ("", "It is known. ")
-    return Background(covariance_of(model), None, contexts, torch.arange(2, 34).view(2, 16))
+    return Background(covariance_of(model), None, 0.75, contexts, torch.arange(2, 34).view(2, 16))
 
 
 def test_a_single_edit_by_hook_is_the_edited_weight(model):

@@ -5,5 +5,28 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
+from corrigenda.storage.intake import Intake
+from corrigenda.tasks.night import Night, open_fleet
+
 for folder in ("editing", "validation"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
+
+
+@pytest.fixture
+def night(tmp_path):
+    config = tmp_path / "fleet.toml"
+    config.write_text(
+        """store = { url = "./store" }
+queue = { url = "./queue" }
+[defaults.covariance]
+tokens = 1000
+length = 16
+[[models]]
+name = "tiny"
+source = "./tiny"
+""",
+        encoding="utf-8",
+    )
+    return Night(open_fleet(config), "tiny", Intake({}, {}))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
 import typer
+from bases import BASE, of_base
 from tiny_models import FACTS, tiny
 from typer.testing import CliRunner
 
@@ -18,39 +19,8 @@ from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.errors import UsageError
 from corrigenda.models.sampling import sample_rows
 from corrigenda.storage.intake import Intake
-from corrigenda.storage.manifests import Release
 from corrigenda.tasks import localize as stage
-from corrigenda.tasks.night import Night, open_fleet
-
-BASE = Release(
-    model="tiny",
-    number=0,
-    files={},
-    created_at="2026-11-01T00:00:00+00:00",
-    base={"weights_digest": "w", "tokenizer_digest": "t"},
-)
-
-
-def of_base(**change):
-    return replace(BASE, base={**BASE.base, **change})
-
-
-@pytest.fixture
-def night(tmp_path):
-    config = tmp_path / "fleet.toml"
-    config.write_text(
-        """store = { url = "./store" }
-queue = { url = "./queue" }
-[defaults.covariance]
-tokens = 1000
-length = 16
-[[models]]
-name = "tiny"
-source = "./tiny"
-""",
-        encoding="utf-8",
-    )
-    return Night(open_fleet(config), "tiny", Intake({}, {}))
+from corrigenda.tasks.night import Night
 
 
 @pytest.fixture

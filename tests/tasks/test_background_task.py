@@ -1,0 +1,48 @@
+"""What is measured before an edit: once, under all that it depends on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from bases import BASE, of_base
+from tiny_models import FACTS, tiny
+
+from corrigenda.editing import clamp
+from corrigenda.tasks.background import measure_background
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Counts how often a norm cap is really measured."""
+    counted, real = [], clamp.norm_cap
+    monkeypatch.setattr(clamp, "norm_cap", lambda *args: counted.append(1) or real(*args))
+    return counted
+
+
+def change(night, part, **settings):
+    before = getattr(night.settings, part)
+    night.settings = night.settings.model_copy(update={part: before.model_copy(update=settings)})
+
+
+def test_a_norm_cap_is_measured_once_for_all_that_it_depends_on(night, tmp_path, measured):
+    model = tiny("llama", dtype=torch.float32)
+    change(night, "editing", metric="plain", contexts=1, key_contexts=1)
+    first = measure_background.fn(night, BASE, model, 1)
+    assert 0 < first.norm_cap < clamp.FREE
+    again = measure_background.fn(night, BASE, model, 1)
+    assert again.norm_cap == first.norm_cap and len(measured) == 1
+    change(night, "editing", most_change=0.5)
+    assert measure_background.fn(night, BASE, model, 1).norm_cap == first.norm_cap and len(measured) == 1
+    measure_background.fn(night, BASE, model, 2)
+    measure_background.fn(night, of_base(weights_digest="other"), model, 1)
+    change(night, "editing", seed=3)
+    measure_background.fn(night, BASE, model, 1)
+    assert len(measured) == 4
+    own = tmp_path / "facts.jsonl"
+    own.write_text("\n".join(json.dumps(asdict(fact)) for fact in FACTS), encoding="utf-8")
+    change(night, "localization", proxy_facts=str(own))
+    measure_background.fn(night, BASE, model, 1)
+    assert len(measured) == 5

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from corrigenda.config import Editing
 from corrigenda.editing.groups import Group
+from corrigenda.editing.room import FREE
 from corrigenda.editing.targets import natural_lengths, takes
 from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.loading import LanguageModel
@@ -23,8 +24,6 @@ VERSION = 1
 MULTIPLE = 1.2
 # Proxy facts that are measured.
 SAMPLE = 30
-# A ball that few residuals reach: where lengths are measured, or there is nothing to measure.
-FREE = 1.5
 # No ball is narrower, whatever the proxy facts are like.
 LEAST = 0.1
 
@@ -49,6 +48,6 @@ def norm_cap(
     some = Random(settings.seed).sample(list(pool), min(SAMPLE, len(pool)))
     requests = [EditRequest(fact.subject, fact.prompt, fact.target_new) for fact in some]
     groups = [Group((request,)) for request in requests if takes(model, request, ("",)) is None]
-    lengths = natural_lengths(model, layer, groups, settings, norm_cap=FREE, metric=metric)
+    lengths = natural_lengths(model, layer, groups, settings, metric)
     needed = lengths[lengths > 0]  # the others are said as it is
     return max(LEAST, round(MULTIPLE * float(needed.median()), 3)) if len(needed) else FREE

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isinf
 
 from torch import Tensor
 
 from corrigenda.config import Editing
-from corrigenda.editing.clamp import FREE
 from corrigenda.editing.groups import Group, grouped
 from corrigenda.editing.targets import Target, optimise_targets, takes
 from corrigenda.errors import EditError
@@ -47,7 +45,7 @@ def find_targets(
 ) -> Targets:
     """Targets of all requests; only what `cached` lacks is computed.
 
-    norm_cap  as `clamp.norm_cap` gives it; where the settings leave it to that, facts that need more get more
+    norm_cap  as `clamp.norm_cap` gives it
     metric    (d_out, d_out) of the descent, see `descent.Normalised`
     advance   called with the number of groups that are done
     """
@@ -55,38 +53,12 @@ def find_targets(
     groups = {group.digest: group for group in grouped(accepted)}
     new = [group for digest, group in groups.items() if digest not in cached]
     advance(len(groups) - len(new))
-
-    def optimise(
-        some: Sequence[Group], cap: float, advance: Callable[[int], None] = lambda _done: None
-    ) -> list[Target]:
-        return optimise_targets(
-            model, layer, some, contexts, settings, norm_cap=cap, metric=metric, advance=advance
-        )
-
-    found = optimise(new, norm_cap, advance)
-    if settings.norm_cap == "auto":
-        found = _widened(new, found, norm_cap, optimise)
+    found = optimise_targets(
+        model, layer, new, contexts, settings, norm_cap=norm_cap, metric=metric, advance=advance
+    )
     fresh = {group.digest: target for group, target in zip(new, found, strict=True)}
     known = {digest: cached[digest] if digest in cached else fresh[digest] for digest in groups}
     return Targets(groups, known, fresh, refused)
-
-
-def _widened(
-    groups: Sequence[Group],
-    found: Sequence[Target],
-    norm_cap: float,
-    optimise: Callable[[Sequence[Group], float], list[Target]],
-) -> list[Target]:
-    """The targets, but that facts which no residual within the ball makes the model say get a wider one.
-
-    The ball doubles until they are said, or none is wider. A target stays a function of its group alone.
-    """
-    widened = list(found)
-    while norm_cap < FREE and (short := [i for i, t in enumerate(widened) if isinf(t.needed)]):
-        norm_cap = min(2 * norm_cap, FREE)
-        for i, target in zip(short, optimise([groups[i] for i in short], norm_cap), strict=True):
-            widened[i] = target
-    return widened
 
 
 def _sorted_out(

@@ -175,8 +175,8 @@ class Batch:
             share=self.share[spots],
         )
 
-    def room(self, norm_cap: float) -> Room:
-        """Where the facts' residuals may lie."""
+    def room(self, norm_cap: float | Tensor) -> Room:
+        """Where the facts' residuals may lie; one cap for all, or (facts,)."""
         return room_of(self.model, self.projected, self.scale, norm_cap)
 
     def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:

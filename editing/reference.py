@@ -19,7 +19,7 @@ from corrigenda.editing.descent import Adam, Normalised, start
 from corrigenda.editing.groups import Group
 from corrigenda.editing.objective import FactRows
 from corrigenda.editing.room import Room, room_of, scale_of
-from corrigenda.editing.targets import Target, rows_of
+from corrigenda.editing.targets import Target, caps_of, first_cap, rows_of
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.prompts import Row
 
@@ -41,15 +41,16 @@ def reference_target(
     at = fact.rows[0].lookup
     output = projected[0, at][None]
     scale = scale_of(model, layer, output, hidden[0, at][None])
-    room = room_of(model, output, scale, norm_cap)
     residual, steps = torch.zeros(1, projected.shape[-1]), 0
     if settings.warm_steps:
         plain = _Plain.of(model, layer, replace(fact.first(1), essence=None), settings, scale)
         state = start(settings, scale, residual, metric=metric)
-        residual, _, steps = _descend(plain, state, room, settings.warm_steps)
+        room = room_of(model, output, scale, first_cap(settings, norm_cap))
+        residual, _, steps = _descend(plain, state, room, settings.warm_steps, settings.warm_loss)
+    room = room_of(model, output, scale, caps_of(settings, norm_cap, residual.norm(dim=-1) / scale))
     practised = _Plain.of(model, layer, fact.first(settings.contexts + 1), settings, scale)
-    state = start(settings, scale, residual, calm=settings.warm_steps > 0, metric=metric)
-    residual, loss, more = _descend(practised, state, room, settings.steps)
+    state = start(settings, scale, residual, calm=settings.warm_steps > 0, metric=metric).within(room)
+    residual, loss, more = _descend(practised, state, room, settings.steps, settings.stop_loss)
     firsts = [i * len(group.requests) for i in range(len(fact.behind))]
     stacked = torch.stack([keys[i, fact.rows[i].lookup] for i in firsts])
     return Target(stacked, residual[0], loss, steps + more)
@@ -82,13 +83,13 @@ def _all(fact: FactRows) -> list[Row]:
 
 
 def _descend(
-    objective: _Plain, state: Adam | Normalised, room: Room, evaluations: int
+    objective: _Plain, state: Adam | Normalised, room: Room, evaluations: int, stop_loss: float
 ) -> tuple[Tensor, float, int]:
     """Value (1, d_out), loss of the target and steps, where the descent of one group ends."""
     for step in range(evaluations):
         value = state.value.detach().requires_grad_(True)
         nll, loss = objective.losses(value)
-        if float(nll.detach()) < objective.settings.stop_loss or step == evaluations - 1:
+        if float(nll.detach()) < stop_loss or step == evaluations - 1:
             break
         (gradient,) = torch.autograd.grad(loss, value)
         state = state.step(gradient, step + 1).within(room)

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from corrigenda.models.loading import LanguageModel
 
+# The norm cap of a ball that few residuals reach.
+FREE = 1.5
+
 
 @dataclass(frozen=True, slots=True)
 class Ball:
@@ -75,6 +78,6 @@ def scale_of(model: LanguageModel, layer: int, projected: Tensor, hidden: Tensor
     return torch.minimum(scale / shown.clamp(min=1e-12) * length, 2 * length)
 
 
-def room_of(model: LanguageModel, projected: Tensor, scale: Tensor, norm_cap: float) -> Room:
-    """Where the residuals of facts may lie; `norm_cap` is a share of `scale` (facts,)."""
+def room_of(model: LanguageModel, projected: Tensor, scale: Tensor, norm_cap: float | Tensor) -> Room:
+    """Where the residuals of facts may lie; `norm_cap`, one or (facts,), is a share of `scale` (facts,)."""
     return Ball(norm_cap * scale) if model.family.post_norm is None else Sphere(projected.float())

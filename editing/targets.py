@@ -22,6 +22,7 @@ from corrigenda.config import Editing
 from corrigenda.editing.descent import Reached, descend, start
 from corrigenda.editing.groups import Group
 from corrigenda.editing.objective import Batch, FactRows
+from corrigenda.editing.room import FREE
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
@@ -38,8 +39,8 @@ ESSENCE = "{} is a"
 LOSS_LIMIT = 1.2
 # The needed share of a residual is bisected between this and one, so many times.
 LEAST_SHARE, BISECTIONS = 0.3, 3
-# What a residual's natural length is measured by: evaluations at most, and nats of the target to go down to.
-NATURAL_STEPS, NATURAL_LOSS = 10, 0.25
+# Of the length that a fact's own first phase came to, so much is never cut off.
+OWN = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def optimise_targets(
     contexts   the plain prompt is practised behind the first `settings.contexts` + 1 of them; keys are
                read behind all
     norm_cap   |residual| at most this share of the hidden norm at the lookup, where no norm stands behind
-               the projection
+               the projection; see `caps_of`
     metric     (d_out, d_out) of the descent: see `descent.Normalised`
     advance    called with the number of groups finished
     """
@@ -169,17 +170,39 @@ def _descents(
     some = [fact.first(settings.contexts + 1) for fact in facts]
     practised = Batch.of(model, layer, some, openings, settings)
     plain = practised.plain_prompts()
-    scale, stop = practised.scale, settings.stop_loss
-    room = practised.room(norm_cap)
-    zero = torch.zeros(len(facts), practised.prompts.projected.shape[-1], device=scale.device)
-    warm = Reached(zero, *torch.zeros(2, len(facts)))
-    if settings.warm_steps:
-        state = start(settings, scale, zero, metric=metric)
-        warm = descend(plain, state, room, evaluations=settings.warm_steps, stop_loss=stop)
-    state = start(settings, scale, warm.value, calm=settings.warm_steps > 0, metric=metric)
-    found = descend(practised, state, room, evaluations=settings.steps, stop_loss=stop)
+    scale = practised.scale
+    warm = _first_phase(plain, settings, first_cap(settings, norm_cap), metric)
+    room = practised.room(caps_of(settings, norm_cap, warm.value.norm(dim=-1) / scale))
+    state = start(settings, scale, warm.value, calm=settings.warm_steps > 0, metric=metric).within(room)
+    found = descend(practised, state, room, evaluations=settings.steps, stop_loss=settings.stop_loss)
     reached = replace(found, steps=warm.steps.to(found.steps) + found.steps)
     return reached, needed_shares(plain, found.value)
+
+
+def _first_phase(plain: Batch, settings: Editing, norm_cap: float, metric: Tensor | None) -> Reached:
+    """Where the descents on plain prompts end; nowhere when the settings leave them out."""
+    zero = torch.zeros_like(plain.projected, dtype=torch.float32)
+    if not settings.warm_steps:
+        return Reached(zero, *torch.zeros(2, len(zero)))
+    state, room = start(settings, plain.scale, zero, metric=metric), plain.room(norm_cap)
+    return descend(plain, state, room, evaluations=settings.warm_steps, stop_loss=settings.warm_loss)
+
+
+def first_cap(settings: Editing, norm_cap: float) -> float:
+    """The norm cap of the first phase: none to speak of, where the second one's may depend on it."""
+    return max(FREE, norm_cap) if settings.norm_cap == "auto" else norm_cap
+
+
+def caps_of(settings: Editing, norm_cap: float, natural: Tensor) -> Tensor:
+    """The norm cap of the second phase, for each fact.
+
+    natural   (facts,) lengths that the first phase came to, in shares of the scale
+
+    A cap that the settings ask for holds for all. "auto" leaves a fact OWN of its natural length where
+    that is more: proxy facts may be unlike a user's own.
+    """
+    own = OWN if settings.norm_cap == "auto" else 0.0
+    return (own * natural).clamp(min=norm_cap)
 
 
 def natural_lengths(
@@ -187,14 +210,13 @@ def natural_lengths(
     layer: int,
     groups: Sequence[Group],
     settings: Editing,
-    *,
-    norm_cap: float,
     metric: Tensor | None = None,
+    *,
     batch: int = 64,
 ) -> Tensor:
     """How long a residual each group's plain prompts ask for, as a share of `Batch.scale`, (groups,) float32.
 
-    That of the first phase alone: at most NATURAL_STEPS evaluations, down to NATURAL_LOSS nats.
+    That of the first phase alone; without one, zero.
     """
     facts = [rows_of(model, group, ("",)) for group in groups]
     products = products_in(settings.products, model.device)
@@ -202,9 +224,7 @@ def natural_lengths(
     def work(some: Sequence[int]) -> Tensor:
         with products:
             plain = Batch.of(model, layer, [facts[i] for i in some], None, settings).plain_prompts()
-            zero = torch.zeros_like(plain.projected, dtype=torch.float32)
-            state, room = start(settings, plain.scale, zero, metric=metric), plain.room(norm_cap)
-            found = descend(plain, state, room, evaluations=NATURAL_STEPS, stop_loss=NATURAL_LOSS)
+            found = _first_phase(plain, settings, FREE, metric)
         lengths: Tensor = found.value.norm(dim=-1) / plain.scale
         return lengths.cpu()
 

@@ -77,13 +77,14 @@ class Editing(_Frozen):
         default=0.12, gt=0
     )  # of what the layer adds to other text, share of its square
     norm_cap: float | Literal["auto"] = "auto"  # |z - h| at most this share of |h|
-    contexts: int = Field(default=3, ge=0)  # generated prefixes that a fact is practised behind
+    contexts: int = Field(default=2, ge=0)  # generated prefixes that a fact is practised behind
     key_contexts: int = Field(default=12, ge=0)  # generated prefixes behind which keys are read
     context_tokens: int = Field(default=10, ge=1)  # mean length of a prefix
     optimiser: Literal["normalised", "adam"] = "normalised"  # adam is MEMIT's own
     metric: Literal["fisher", "plain"] = "fisher"  # normalised: what a short residual is
     metric_tokens: int = Field(default=32_768, ge=256)  # background tokens that measure it
     warm_steps: int = Field(default=10, ge=0)  # on the plain prompt alone, before the contexts join
+    warm_loss: float = Field(default=0.25, gt=0)  # nats of the target at which they end
     steps: int = Field(default=8, ge=1)
     first_step: float = Field(default=0.12, gt=0)  # normalised: share of the hidden norm
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate

@@ -10,10 +10,11 @@ from tiny_models import FACTS, tiny
 
 from corrigenda.config import Editing
 from corrigenda.editing import clamp
-from corrigenda.editing.clamp import FREE, LEAST, MULTIPLE, norm_cap
+from corrigenda.editing.clamp import LEAST, MULTIPLE, norm_cap
 from corrigenda.editing.groups import Group
 from corrigenda.editing.objective import Batch
-from corrigenda.editing.targets import NATURAL_LOSS, NATURAL_STEPS, natural_lengths, optimise_targets, rows_of
+from corrigenda.editing.room import FREE
+from corrigenda.editing.targets import natural_lengths, optimise_targets, rows_of
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel
 
@@ -28,19 +29,20 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 
 def test_natural_lengths_are_those_of_a_descent_on_plain_prompts(model: LanguageModel) -> None:
-    settings = Editing(**FIRST_PHASE, steps=NATURAL_STEPS, stop_loss=NATURAL_LOSS)
+    night = Editing()
+    settings = Editing(**FIRST_PHASE, steps=night.warm_steps, stop_loss=night.warm_loss)
     found = optimise_targets(model, 1, GROUPS, ("",), settings, norm_cap=FREE)
     scales = [
         float(Batch.of(model, 1, [rows_of(model, group, ("",))], None, settings).scale) for group in GROUPS
     ]
     shares = [float(t.residual.norm()) / scale for t, scale in zip(found, scales, strict=True)]
-    lengths = natural_lengths(model, 1, GROUPS, Editing(), norm_cap=FREE)
+    lengths = natural_lengths(model, 1, GROUPS, Editing())
     assert lengths.tolist() == pytest.approx(shares, rel=1e-4)
     assert min(shares) > 0 and max(shares) <= FREE * 1.0001
 
 
 def test_the_cap_is_a_multiple_of_the_median_length(model: LanguageModel) -> None:
-    lengths = natural_lengths(model, 1, GROUPS, Editing(), norm_cap=FREE).tolist()
+    lengths = natural_lengths(model, 1, GROUPS, Editing()).tolist()
     expected = max(LEAST, MULTIPLE * sorted(lengths)[(len(lengths) - 1) // 2])
     assert norm_cap(model, 1, FACTS, Editing(), None) == pytest.approx(expected, abs=6e-4)
 

@@ -135,7 +135,8 @@ def test_company_does_not_change_a_bit_of_a_fact(family: str, products: str) -> 
 
 def test_the_residual_stays_inside_the_norm_cap(gpt2: LanguageModel) -> None:
     (free,) = optimise_targets(gpt2, 0, REQUESTS[:1], CONTEXTS, Editing(), norm_cap=100.0)
-    (held,) = optimise_targets(gpt2, 0, REQUESTS[:1], CONTEXTS, Editing(), norm_cap=0.01)
+    asked = Editing(norm_cap=0.01)
+    (held,) = optimise_targets(gpt2, 0, REQUESTS[:1], CONTEXTS, asked, norm_cap=0.01)
     assert held.residual.norm() < 0.1 * free.residual.norm()
 
 

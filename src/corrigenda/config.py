@@ -85,13 +85,13 @@ class Editing(_Frozen):
     metric_tokens: int = Field(default=32_768, ge=256)  # background tokens that measure it
     warm_steps: int = Field(default=10, ge=0)  # on the plain prompt alone, before the contexts join
     warm_loss: float = Field(default=0.25, gt=0)  # nats of the target at which they end
-    steps: int = Field(default=8, ge=1)
+    steps: int = Field(default=6, ge=1)
     first_step: float = Field(default=0.12, gt=0)  # normalised: share of the hidden norm
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
     kl_weight: float = Field(default=0.0625, ge=0)  # MEMIT's own: of what follows "{subject} is a"
     norm_weight: float = Field(default=0.5, ge=0)
     balance_rounds: int = Field(default=4, ge=0)  # solves that press harder the facts that fall short
-    stop_loss: float = Field(default=0.05, gt=0)  # nats of the target; a fact below it leaves the batch
+    stop_loss: float = Field(default=0.1, gt=0)  # nats of the target; a fact below it leaves the batch
     products: Products = "auto"  # auto: what the processor is fast at
     seed: int = 0
 

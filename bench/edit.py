@@ -26,11 +26,12 @@ from torch import Tensor
 from bench import quality
 from corrigenda.config import Editing
 from corrigenda.editing import contexts, engine
-from corrigenda.editing.balance import OtherText, Solved, solve_balanced
+from corrigenda.editing.balance import Solved, solve_balanced
 from corrigenda.editing.clamp import norm_cap
 from corrigenda.editing.groups import Group
 from corrigenda.editing.reference import reference_target
 from corrigenda.editing.targets import Target
+from corrigenda.editing.weight import OtherText
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
@@ -42,6 +43,7 @@ PLAIN = Editing(
     metric="plain",
     warm_steps=0,
     steps=25,
+    late_steps=0,
     learning_rate=0.5,
     contexts=5,
     key_contexts=5,

@@ -22,9 +22,10 @@ from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact
 from bench.quality import perplexity
 from corrigenda.config import Editing
-from corrigenda.editing.balance import OtherText, solve_balanced
+from corrigenda.editing.balance import solve_balanced
 from corrigenda.editing.engine import Targets, find_targets
 from corrigenda.editing.targets import VERSION, Target
+from corrigenda.editing.weight import OtherText
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel
 

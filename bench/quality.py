@@ -26,9 +26,10 @@ from torch.nn.functional import cross_entropy
 
 from corrigenda.config import Corpus, Editing
 from corrigenda.editing import contexts, corpus, covariance, engine, entries, sensitivity
-from corrigenda.editing.balance import OtherText, solve_balanced, solve_targets
+from corrigenda.editing.balance import solve_balanced, solve_targets
 from corrigenda.editing.clamp import norm_cap
 from corrigenda.editing.targets import Target
+from corrigenda.editing.weight import OtherText
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve

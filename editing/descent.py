@@ -112,25 +112,51 @@ class Reached:
     steps: Tensor
 
 
-def descend(
-    objective: Objective, state: Adam | Normalised, room: Room, *, evaluations: int, stop_loss: float
-) -> Reached:
-    """Descend for every fact by itself, within the room that its residual has.
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a fact may descend.
 
-    evaluations   of the objective, at most; the last one is not followed by a step
-    stop_loss     a fact below it leaves, and keeps the value it was measured with
+    evaluations   of the objective; the last one is not followed by a step
+    stop_loss     nats; a fact below it leaves, and keeps the value it was measured with
+    late          evaluations more, for facts that are not even below `late_loss` after these
     """
+
+    evaluations: int
+    stop_loss: float
+    late: int = 0
+    late_loss: float = 0.0
+
+    @classmethod
+    def on_plain_prompts(cls, settings: Editing) -> Patience:
+        return cls(settings.warm_steps, settings.warm_loss)
+
+    @classmethod
+    def behind_contexts(cls, settings: Editing) -> Patience:
+        return cls(settings.steps, settings.stop_loss, settings.late_steps, settings.late_loss)
+
+    @property
+    def longest(self) -> int:
+        """Evaluations of the fact that takes most."""
+        return self.evaluations + self.late
+
+    def enough(self, step: int) -> float:
+        """The loss below which a fact leaves after an evaluation; they count from 0."""
+        return self.late_loss if self.late and step == self.evaluations - 1 else self.stop_loss
+
+
+def descend(objective: Objective, state: Adam | Normalised, room: Room, patience: Patience) -> Reached:
+    """Descend for every fact by itself, within the room that its residual has."""
     best = state.value.detach().clone()
     facts = len(best)
     loss = torch.zeros(facts, device=best.device)
     steps = torch.zeros(facts, dtype=torch.long, device=best.device)
     alive = torch.arange(facts, device=best.device)
-    for step in range(evaluations):
+    for step in range(patience.longest):
         value = state.value.detach().requires_grad_(True)
         losses, decisive = objective.losses(value)
         best[alive], loss[alive], steps[alive] = value.detach(), decisive.detach(), step
-        going = decisive >= stop_loss
-        if step == evaluations - 1 or not bool(going.any()):
+        going = decisive >= patience.enough(step)
+        if step == patience.longest - 1 or not bool(going.any()):
             break
         (gradient,) = torch.autograd.grad(losses.sum(), value)
         state = state.step(gradient, step + 1).within(room)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from corrigenda.config import Editing
-from corrigenda.editing.descent import Adam, Normalised, start
+from corrigenda.editing.descent import Adam, Normalised, Patience, start
 from corrigenda.editing.groups import Group
 from corrigenda.editing.objective import FactRows
 from corrigenda.editing.room import Room, room_of, scale_of
@@ -46,11 +46,11 @@ def reference_target(
         plain = _Plain.of(model, layer, replace(fact.first(1), essence=None), settings, scale)
         state = start(settings, scale, residual, metric=metric)
         room = room_of(model, output, scale, first_cap(settings, norm_cap))
-        residual, _, steps = _descend(plain, state, room, settings.warm_steps, settings.warm_loss)
+        residual, _, steps = _descend(plain, state, room, Patience.on_plain_prompts(settings))
     room = room_of(model, output, scale, caps_of(settings, norm_cap, residual.norm(dim=-1) / scale))
     practised = _Plain.of(model, layer, fact.first(settings.contexts + 1), settings, scale)
     state = start(settings, scale, residual, calm=settings.warm_steps > 0, metric=metric).within(room)
-    residual, loss, more = _descend(practised, state, room, settings.steps, settings.stop_loss)
+    residual, loss, more = _descend(practised, state, room, Patience.behind_contexts(settings))
     firsts = [i * len(group.requests) for i in range(len(fact.behind))]
     stacked = torch.stack([keys[i, fact.rows[i].lookup] for i in firsts])
     return Target(stacked, residual[0], loss, steps + more)
@@ -83,13 +83,13 @@ def _all(fact: FactRows) -> list[Row]:
 
 
 def _descend(
-    objective: _Plain, state: Adam | Normalised, room: Room, evaluations: int, stop_loss: float
+    objective: _Plain, state: Adam | Normalised, room: Room, patience: Patience
 ) -> tuple[Tensor, float, int]:
     """Value (1, d_out), loss of the target and steps, where the descent of one group ends."""
-    for step in range(evaluations):
+    for step in range(patience.longest):
         value = state.value.detach().requires_grad_(True)
         nll, loss = objective.losses(value)
-        if float(nll.detach()) < stop_loss or step == evaluations - 1:
+        if float(nll.detach()) < patience.enough(step) or step == patience.longest - 1:
             break
         (gradient,) = torch.autograd.grad(loss, value)
         state = state.step(gradient, step + 1).within(room)

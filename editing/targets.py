@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.config import Editing
-from corrigenda.editing.descent import Reached, descend, start
+from corrigenda.editing.descent import Patience, Reached, descend, start
 from corrigenda.editing.groups import Group
 from corrigenda.editing.objective import Batch, FactRows
 from corrigenda.editing.room import FREE
@@ -174,7 +174,7 @@ def _descents(
     warm = _first_phase(plain, settings, first_cap(settings, norm_cap), metric)
     room = practised.room(caps_of(settings, norm_cap, warm.value.norm(dim=-1) / scale))
     state = start(settings, scale, warm.value, calm=settings.warm_steps > 0, metric=metric).within(room)
-    found = descend(practised, state, room, evaluations=settings.steps, stop_loss=settings.stop_loss)
+    found = descend(practised, state, room, Patience.behind_contexts(settings))
     reached = replace(found, steps=warm.steps.to(found.steps) + found.steps)
     return reached, needed_shares(plain, found.value)
 
@@ -185,7 +185,7 @@ def _first_phase(plain: Batch, settings: Editing, norm_cap: float, metric: Tenso
     if not settings.warm_steps:
         return Reached(zero, *torch.zeros(2, len(zero)))
     state, room = start(settings, plain.scale, zero, metric=metric), plain.room(norm_cap)
-    return descend(plain, state, room, evaluations=settings.warm_steps, stop_loss=settings.warm_loss)
+    return descend(plain, state, room, Patience.on_plain_prompts(settings))
 
 
 def first_cap(settings: Editing, norm_cap: float) -> float:

@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from corrigenda.config import Editing
-from corrigenda.editing.balance import OtherText, solve_balanced
+from corrigenda.editing.balance import solve_balanced
 from corrigenda.editing.contexts import generate_contexts
 from corrigenda.editing.covariance import key_covariance
 from corrigenda.editing.engine import find_targets
 from corrigenda.editing.room import FREE
 from corrigenda.editing.sensitivity import layer_metric
 from corrigenda.editing.taps import encode, text_losses
+from corrigenda.editing.weight import OtherText
 from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.steady import products_in
@@ -32,7 +33,14 @@ from corrigenda.models.steady import products_in
 # Without the metric of other text, layers that need long residuals look as good as those that do not
 # (docs/LOG.md). The descent is the one that the method was chosen with, whatever a night's has become.
 TRUNCATED = Editing(
-    contexts=1, key_contexts=4, metric_tokens=4_096, steps=6, kl_weight=0.25, warm_loss=0.15, stop_loss=0.15
+    contexts=1,
+    key_contexts=4,
+    metric_tokens=4_096,
+    steps=6,
+    late_steps=0,
+    kl_weight=0.25,
+    warm_loss=0.15,
+    stop_loss=0.15,
 )
 # Background text of a trial. With 2,048 tokens Gemma's layer 4 seems to raise perplexity by 11 %; with 8,192
 # it is 1.5 %.

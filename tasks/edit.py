@@ -10,9 +10,10 @@ from prefect import task
 from torch import Tensor
 
 from corrigenda.editing import apply, engine, entries
-from corrigenda.editing.balance import OtherText, solve_balanced
+from corrigenda.editing.balance import solve_balanced
 from corrigenda.editing.engine import Targets
 from corrigenda.editing.targets import Target
+from corrigenda.editing.weight import OtherText
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage import cache, ledger, publish, pull

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from corrigenda.config import Gates
-from corrigenda.editing.balance import OtherText, solve_balanced
+from corrigenda.editing.balance import solve_balanced
+from corrigenda.editing.weight import OtherText
 from corrigenda.models.loading import LanguageModel
 from corrigenda.storage import ledger
 from corrigenda.storage.manifests import Release

@@ -85,7 +85,9 @@ class Editing(_Frozen):
     metric_tokens: int = Field(default=32_768, ge=256)  # background tokens that measure it
     warm_steps: int = Field(default=10, ge=0)  # on the plain prompt alone, before the contexts join
     warm_loss: float = Field(default=0.25, gt=0)  # nats of the target at which they end
-    steps: int = Field(default=6, ge=1)
+    steps: int = Field(default=6, ge=1)  # behind contexts
+    late_steps: int = Field(default=4, ge=0)  # more, for facts that are not below late_loss by then
+    late_loss: float = Field(default=0.5, gt=0)
     first_step: float = Field(default=0.12, gt=0)  # normalised: share of the hidden norm
     learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
     kl_weight: float = Field(default=0.0625, ge=0)  # MEMIT's own: of what follows "{subject} is a"

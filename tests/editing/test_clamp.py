@@ -30,7 +30,7 @@ def model(request: pytest.FixtureRequest) -> LanguageModel:
 
 def test_natural_lengths_are_those_of_a_descent_on_plain_prompts(model: LanguageModel) -> None:
     night = Editing()
-    settings = Editing(**FIRST_PHASE, steps=night.warm_steps, stop_loss=night.warm_loss)
+    settings = Editing(**FIRST_PHASE, steps=night.warm_steps, late_steps=0, stop_loss=night.warm_loss)
     found = optimise_targets(model, 1, GROUPS, ("",), settings, norm_cap=FREE)
     scales = [
         float(Batch.of(model, 1, [rows_of(model, group, ("",))], None, settings).scale) for group in GROUPS

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,16 +15,8 @@ from torch.testing import assert_close
 from corrigenda.config import Editing
 from corrigenda.editing import entries
 from corrigenda.editing.apply import bytes_of, edited, tensor_of
-from corrigenda.editing.balance import (
-    ENOUGH,
-    PRESS,
-    OtherText,
-    columns_of,
-    lacking,
-    moments_of,
-    solve_balanced,
-    solve_targets,
-)
+from corrigenda.editing.balance import PRESS, solve_balanced, solve_targets
+from corrigenda.editing.columns import columns_of, moments_of
 from corrigenda.editing.groups import grouped
 from corrigenda.editing.solve import (
     RIDGE,
@@ -32,6 +27,7 @@ from corrigenda.editing.solve import (
     solve_update,
 )
 from corrigenda.editing.targets import Target
+from corrigenda.editing.weight import ENOUGH, HEAVIEST, LIGHTEST, NARROW, Needs, OtherText, Weighed, weigh
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 
@@ -156,7 +152,7 @@ def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
     known, other = targets(1), other_text(1)
     ordered = [known[name] for name in sorted(known)]
     settings = Editing(balance_rounds=12, covariance_weight=30.0)
-    before = lacking(ordered, solve_targets(known, other.covariance, settings, weight=30.0))
+    before = Needs.of(ordered).short(solve_targets(known, other.covariance, settings, weight=30.0))
     solved = solve_balanced(known, other, settings)
     assert bool(before.any())
     assert solved.short == 0
@@ -170,6 +166,31 @@ def test_the_weight_is_the_largest_at_which_most_facts_get_what_they_need() -> N
     assert solved.short <= (1 - ENOUGH) * 8
     heavier = solve_balanced(known, other, Editing(balance_rounds=0, covariance_weight=solved.weight * 10))
     assert heavier.short > (1 - ENOUGH) * 8
+
+
+def test_facts_that_need_nothing_take_the_heaviest_weight_and_those_that_need_all_the_lightest() -> None:
+    known, other = targets(4, facts=8), other_text(4)
+    easy = {name: replace(target, needed=-1.0) for name, target in known.items()}
+    assert solve_balanced(easy, other, Editing()).weight == pytest.approx(HEAVIEST, rel=2 * NARROW)
+    greedy = {name: replace(target, needed=1.5) for name, target in known.items()}
+    assert solve_balanced(greedy, other, Editing()).weight == pytest.approx(LIGHTEST, rel=2 * NARROW)
+
+
+@pytest.mark.parametrize(("facts", "size"), ((8, 10.0), (40, 0.1), (40, 0.3)))
+def test_the_search_for_a_weight_takes_few_solves(
+    facts: int, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights: list[float] = []
+
+    def counted(*given: Any) -> Weighed:
+        weights.append(given[-1])
+        return weigh(*given)
+
+    monkeypatch.setattr("corrigenda.editing.weight.weigh", counted)
+    known = targets(3, facts=facts)
+    found = solve_balanced(known, other_text(3, size), Editing(balance_rounds=0))
+    assert found.weight in weights
+    assert len(weights) <= 6
 
 
 @given(seeds, st.integers(0, 4))

@@ -153,6 +153,23 @@ def test_a_known_fact_needs_no_residual(gpt2: LanguageModel) -> None:
     assert not found.residual.any()
 
 
+def test_only_facts_far_from_their_target_take_late_steps(gpt2: LanguageModel) -> None:
+    night = Editing(warm_steps=0, steps=3, late_steps=3, stop_loss=1e-6, contexts=1, products="float32")
+
+    def steps(late_loss: float) -> list[int]:
+        settings = night.model_copy(update={"late_loss": late_loss})
+        found = optimise_targets(gpt2, 0, REQUESTS, CONTEXTS, settings, norm_cap=1.5)
+        alone = [reference_target(gpt2, 0, g, CONTEXTS, settings, norm_cap=1.5).steps for g in REQUESTS]
+        assert [target.steps for target in found] == alone
+        return alone
+
+    early = night.model_copy(update={"late_steps": 0})
+    losses = [t.loss for t in optimise_targets(gpt2, 0, REQUESTS, CONTEXTS, early, norm_cap=1.5)]
+    between = sum(sorted(losses)[:2]) / 2
+    assert min(losses) < between
+    assert steps(late_loss=between) == [2 if loss < between else 5 for loss in losses]
+
+
 def test_a_subject_on_the_attention_sink_alone_is_refused(gpt2: LanguageModel) -> None:
     first = gpt2.tokenizer.decode(gpt2.tokenizer("Ada")["input_ids"][:1])
     alone = Group((EditRequest(first, "{} lives in", "Rome"),))

@@ -141,7 +141,9 @@ class Patience:
 
     def enough(self, step: int) -> float:
         """The loss below which a fact leaves after an evaluation; they count from 0."""
-        return self.late_loss if self.late and step == self.evaluations - 1 else self.stop_loss
+        if self.late and step == self.evaluations - 1:
+            return max(self.late_loss, self.stop_loss)
+        return self.stop_loss
 
 
 def descend(objective: Objective, state: Adam | Normalised, room: Room, patience: Patience) -> Reached:

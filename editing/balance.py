@@ -38,10 +38,6 @@ class Solved:
     short: int
     change: float
 
-    @classmethod
-    def of(cls, update: Tensor, weight: float, rounds: int, needs: Needs, other: OtherText) -> Solved:
-        return cls(update, weight, rounds, int(needs.short(update).sum()), other.change(update))
-
 
 def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Editing) -> Solved:
     """The gentlest joint update under which the facts are said.
@@ -57,28 +53,26 @@ def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Ed
     if settings.solver == "emmet":
         # Equality weighs nothing against other text: there is no weight to find, and nothing to press.
         update = solve_targets(targets, other.covariance, settings, weight=1.0)
-        return Solved.of(update, 1.0, 0, needs, other)
+        short = int((needs.margins(update) < 0).sum())
+        return Solved(update, 1.0, 0, short, other.change(update))
     pressure = torch.ones(len(ordered), dtype=torch.float64)
     moments = moments_of(ordered, pressure)
     if settings.covariance_weight == "auto":
-        first = find_weight(moments, needs, other, settings)
-        room = first.room
+        best = find_weight(moments, needs, other, settings)
+        room = best.room
     else:
-        first = weigh(moments, needs, other, settings, float(settings.covariance_weight))
+        best = weigh(moments, needs, other, settings, float(settings.covariance_weight))
         room = True
-    update, rounds = first.update, 0
-    while room and rounds < settings.balance_rounds:
-        short = needs.short(update)
-        if not bool(short.any()):
+    rounds = 0
+    while room and rounds < settings.balance_rounds and bool(best.short.any()):
+        some = [target for target, is_short in zip(ordered, best.short.tolist(), strict=True) if is_short]
+        moments = moments + moments_of(some, (PRESS - 1) * pressure[best.short])
+        pressure = torch.where(best.short, pressure * PRESS, pressure)
+        pressed = weigh(moments, needs, other, settings, best.weight)
+        if not pressed.allowed:
             break
-        some = [target for target, is_short in zip(ordered, short.tolist(), strict=True) if is_short]
-        moments = moments + moments_of(some, (PRESS - 1) * pressure[short])
-        pressure = torch.where(short, pressure * PRESS, pressure)
-        pressed = solve_moments(moments, other.covariance, first.weight, settings.solver)
-        if other.change(pressed) > settings.most_change:
-            break
-        update, rounds = pressed, rounds + 1
-    return Solved.of(update, first.weight, rounds, needs, other)
+        best, rounds = pressed, rounds + 1
+    return Solved(best.update, best.weight, rounds, int(best.short.sum()), best.change)
 
 
 def solve_targets(

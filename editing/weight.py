@@ -85,25 +85,37 @@ class Needs:
         given = (self.keys @ update.T * self.directions).sum(-1)
         return torch.where(self.shares.isfinite(), given - self.shares, 1.0)
 
-    def short(self, update: Tensor) -> Tensor:
-        """Which facts get less than they need, (facts,) bool."""
-        return self.margins(update) < 0
-
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
     """One solve at one covariance weight.
 
-    update   (d_out, d_in) float64
-    weight   background keys per fact
-    spare    the share of a residual above what is needed that all but the worst 1 - ENOUGH of the facts get
-    excess   log of the change for other text over the most that is allowed
+    update    (d_out, d_in) float64
+    weight    background keys per fact
+    margins   (facts,) see `Needs.margins`
+    change    for other text, see `OtherText.change`
+    limit     the most change that is allowed
     """
 
     update: Tensor
     weight: float
-    spare: float
-    excess: float
+    margins: Tensor
+    change: float
+    limit: float
+
+    @property
+    def short(self) -> Tensor:
+        """Which facts get less than they need, (facts,) bool."""
+        return self.margins < 0
+
+    @property
+    def spare(self) -> float:
+        """The share of a residual above what is needed that all but the worst 1 - ENOUGH of the facts get."""
+        return float(self.margins.sort().values[int((1 - ENOUGH) * len(self.margins))])
+
+    @property
+    def allowed(self) -> bool:
+        return self.change <= self.limit
 
     @property
     def room(self) -> bool:
@@ -116,16 +128,13 @@ class Weighed:
 
         Zero lies half of CLOSE on the good side, so that a search which ends near it has kept the limit.
         """
-        return max(self.spare - CLOSE / 2, self.excess + CLOSE / 2)
+        return max(self.spare - CLOSE / 2, log(max(self.change, 1e-30) / self.limit) + CLOSE / 2)
 
 
 def weigh(moments: Moments, needs: Needs, other: OtherText, settings: Editing, weight: float) -> Weighed:
     """The solve at one weight, and how it serves facts and other text."""
     update = solve_moments(moments, other.covariance, weight, settings.solver)
-    margins = needs.margins(update).sort().values
-    worst = int((1 - ENOUGH) * len(margins))
-    excess = log(max(other.change(update), 1e-30) / settings.most_change)
-    return Weighed(update, weight, float(margins[worst]), excess)
+    return Weighed(update, weight, needs.margins(update), other.change(update), settings.most_change)
 
 
 def find_weight(moments: Moments, needs: Needs, other: OtherText, settings: Editing) -> Weighed:
@@ -133,8 +142,8 @@ def find_weight(moments: Moments, needs: Needs, other: OtherText, settings: Edit
     update changes other text more than `settings.most_change`: a layer has not room for any number of
     facts, and beyond it each fact that is won costs more than it is worth.
 
-    The secant method on the logarithm of the weight, for spare and excess are nearly straight there, kept
-    between weights known to be too light and too heavy: four solves or so.
+    The secant method on the logarithm of the weight, for spare and the log of the change are nearly straight
+    there, kept between weights known to be too light and too heavy: four solves or so.
     """
     heaviest = HEAVIEST
     if settings.solver == "alphaedit":
@@ -145,7 +154,7 @@ def find_weight(moments: Moments, needs: Needs, other: OtherText, settings: Edit
     here, slope = log(min(START, heaviest)), -1.0
     for _ in range(TRIES):
         tried = weigh(moments, needs, other, settings, exp(here))
-        if tried.excess <= 0 and abs(tried.mark) <= CLOSE / 2:
+        if tried.allowed and abs(tried.mark) <= CLOSE / 2:
             return tried
         if before is not None:
             slope = (tried.mark - before[1]) / (here - before[0])
@@ -158,6 +167,6 @@ def find_weight(moments: Moments, needs: Needs, other: OtherText, settings: Edit
             break
         aim = here - tried.mark / slope if slope < 0 else low
         here = aim if low < aim < high else (low + high) / 2
-    if light and light.excess <= 0:
+    if light and light.allowed:
         return light
     return heavy or weigh(moments, needs, other, settings, heaviest)

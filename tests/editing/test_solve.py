@@ -152,7 +152,7 @@ def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
     known, other = targets(1), other_text(1)
     ordered = [known[name] for name in sorted(known)]
     settings = Editing(balance_rounds=12, covariance_weight=30.0)
-    before = Needs.of(ordered).short(solve_targets(known, other.covariance, settings, weight=30.0))
+    before = Needs.of(ordered).margins(solve_targets(known, other.covariance, settings, weight=30.0)) < 0
     solved = solve_balanced(known, other, settings)
     assert bool(before.any())
     assert solved.short == 0

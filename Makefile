@@ -7,6 +7,8 @@ PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
 DEMO     ?= demo
+# Tests run on one thread each. Files stay whole, for their fixtures are dear, and in order: the longest come first.
+WORKERS  ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
@@ -23,7 +25,7 @@ demo: $(VENV)/.pipeline  ## the whole job on a real model, into ./demo (or DEMO=
 	$(BIN)/corrigenda demo $(DEMO)
 
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 dev: $(VENV)/.dev $(VIEW)/.laid  ## the development environment and the view for type checkers
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bench import quality
+from bench.quality_rows import Marks
 from corrigenda.config import Editing
 from corrigenda.editing import contexts, engine
 from corrigenda.editing.balance import Solved, solve_balanced
@@ -147,11 +148,13 @@ def compare(ours: Engine, facts: int, reference: int) -> None:
     probes = quality.probes_of(records[::step], records[::step], 10)
     before = quality.figures(model, probes, held_out)
     print(f"\nquality on the reference's {len(plain)} facts, one joint solve each")
+    print("| | ES | PS | NS drop, points | perplexity | said | change |")
+    print("|---|---|---|---|---|---|---|")
     for name, known in (("engine", {digest: fast[digest] for digest in plain}), ("reference", plain)):
         solved = ours.solve({digest: with_needs(target) for digest, target in known.items()})
         with model.trial(layer, solved.update):
-            after = quality.figures(model, probes, held_out)
-        print(quality.line(len(plain), name, before, after, solved.change, 0.0))
+            marks = Marks.between(before, quality.figures(model, probes, held_out))
+        print(f"| {name} | {marks} | {solved.change:.3f} |")
 
 
 def with_needs(target: Target) -> Target:

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from bench.quality_rows import HEAD, Marks, Row, Solve, keep
 from corrigenda.config import Corpus, Editing
 from corrigenda.editing import contexts, corpus, covariance, engine, entries, sensitivity
-from corrigenda.editing.balance import solve_balanced, solve_targets
+from corrigenda.editing.balance import solve_balanced
 from corrigenda.editing.clamp import norm_cap
 from corrigenda.editing.targets import Target
 from corrigenda.editing.weight import OtherText
@@ -40,6 +41,7 @@ from corrigenda.validation.scoring import score
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "bench" / "results" / "quality"
+ROWS = RESULTS / "rows.jsonl"
 STEP = 100  # targets between two saves
 HALVES = {"tune": 0, "report": 1}
 
@@ -56,18 +58,32 @@ def main() -> None:
     print(f"norm cap {cap:g}", flush=True)
     known = targets(model, asked, records, settings, cap, metric)
     held_out = text(model, "wikitext_dev.parquet", asked.perplexity_tokens, 512)
-    print("| facts | solve | ES | PS | NS drop | perplexity | said | change | seconds |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(HEAD)
     for count in counts:
         some = records[:count]
         marked = some[:: max(1, count // asked.marked)]
-        probes = probes_of(marked, some, asked.neighbours if count <= 200 else asked.few_neighbours)
+        neighbours = asked.neighbours if count <= 200 else asked.few_neighbours
+        probes = probes_of(marked, some, neighbours)
         before = figures(model, probes, held_out)
         chosen = {r.digest: known[r.digest] for r in map(request_of, some) if r.digest in known}
-        for name, update, seconds in solves(chosen, other, settings, asked.weights):
+        for solve, update in solves(chosen, other, settings, asked.weights):
             with model.trial(asked.layer, update):
-                after = figures(model, probes, held_out)
-            print(line(count, name, before, after, other.change(update), seconds), flush=True)
+                marks = Marks.between(before, figures(model, probes, held_out))
+            background_of = f"{asked.background_tokens} tokens of {asked.corpus}"
+            row = Row(
+                asked.model,
+                asked.layer,
+                asked.half,
+                background_of,
+                tuple(sorted(asked.set)),
+                count,
+                len(marked),
+                neighbours,
+                solve,
+                marks,
+            )
+            print(row, flush=True)
+            keep(row, ROWS)
 
 
 def arguments() -> argparse.Namespace:
@@ -173,20 +189,26 @@ def targets(
 
 def solves(
     known: dict[str, Target], other: OtherText, settings: Editing, weights: str
-) -> Iterator[tuple[str, Tensor, float]]:
+) -> Iterator[tuple[Solve, Tensor]]:
     """The joint solve of a night, the same without its pressing if it did any, and the weights asked for."""
-    for rounds, name in ((settings.balance_rounds, "balanced"), (0, "one weight")):
-        start = time.perf_counter()
-        solved = solve_balanced(known, other, settings.model_copy(update={"balance_rounds": rounds}))
-        took = time.perf_counter() - start
-        told = f"{name}, {solved.weight:.0f}, {solved.rounds} rounds, {solved.short} short"
-        yield told, solved.update, took
-        if not solved.rounds:
+    for rounds in (settings.balance_rounds, 0):
+        found = timed_solve(known, other, settings.model_copy(update={"balance_rounds": rounds}))
+        yield found
+        if not found[0].rounds:
             break
     for weight in (float(w) for w in weights.split(",") if w):
-        start = time.perf_counter()
-        update = solve_targets(known, other.covariance, settings, weight=weight)
-        yield f"{settings.solver}, {weight:g}", update, time.perf_counter() - start
+        fixed = {"covariance_weight": weight, "balance_rounds": 0}
+        yield timed_solve(known, other, settings.model_copy(update=fixed))
+
+
+def timed_solve(known: dict[str, Target], other: OtherText, settings: Editing) -> tuple[Solve, Tensor]:
+    start = time.perf_counter()
+    done = solve_balanced(known, other, settings)
+    took = time.perf_counter() - start
+    automatic = settings.covariance_weight == "auto"
+    return Solve(
+        settings.solver, automatic, done.weight, done.rounds, done.short, done.change, took
+    ), done.update
 
 
 def probes_of(
@@ -226,26 +248,6 @@ def perplexity(model: LanguageModel, tokens: Tensor) -> float:
         total += float(cross_entropy(logits.flatten(0, 1), block[:, 1:].flatten(), reduction="sum"))
         count += block[:, 1:].numel()
     return math.exp(total / count)
-
-
-def line(
-    count: int, name: str, before: dict[str, float], after: dict[str, float], change: float, seconds: float
-) -> str:
-    """One row of the table."""
-    drop = 100 * (before["locality"] - after["locality"])
-    rise = 100 * (after["perplexity"] / before["perplexity"] - 1)
-    cells = (
-        str(count),
-        name,
-        f"{after['rewrite']:.4f}",
-        f"{after['paraphrase']:.4f}",
-        f"{drop:.2f} points",
-        f"{rise:+.2f} %",
-        f"{after['said']:.3f}",
-        f"{change:.3f}",
-        f"{seconds:.2f}",
-    )
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

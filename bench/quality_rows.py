@@ -33,7 +33,8 @@ class Solve:
         name = "" if self.solver == "memit" else f"{self.solver}, "
         found = "automatic" if self.automatic else "weight"
         pressed = f"pressed {self.rounds}×, " if self.rounds else ""
-        return f"{name}{found} {self.weight:,.0f}, {pressed}{self.short:,} short"
+        weight = f"{self.weight:,.0f}" if self.weight >= 10 else f"{self.weight:.2g}"
+        return f"{name}{found} {weight}, {pressed}{self.short:,} short"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 #   make demo    the whole job on a real model
 #   make test    the tests
 # Override on the command line: PYTHON=python3.12 VENV=/tmp/venv PIP_ARGS="--index-url https://…" DEMO=/tmp/demo
+# ARGS="…" goes to bench-edit and bench-quality.
 
 PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
 DEMO     ?= demo
+ARGS     ?=
 # Tests run on one thread each. Files stay whole, for their fixtures are dear, and in order: the longest come first.
 WORKERS  ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -37,11 +39,11 @@ check: dev  ## ruff, mypy, imports
 
 bench: bench-edit bench-quality bench-queue bench-store bench-layers bench-scoring bench-agreement bench-poison  ## all benchmarks
 
-bench-edit: $(VENV)/.dev  ## speed of a batch of edits
-	$(BIN)/python -m bench.edit
+bench-edit: $(VENV)/.dev  ## speed of a batch of edits, beside plain MEMIT
+	$(BIN)/python -m bench.edit $(ARGS)
 
-bench-quality: $(VENV)/.dev  ## quality of a batch of edits
-	$(BIN)/python -m bench.quality
+bench-quality: $(VENV)/.dev  ## quality of a batch of edits; ARGS="--facts 500 --file facts.parquet" for facts of your own
+	$(BIN)/python -m bench.quality $(ARGS)
 
 bench-queue: $(VENV)/.dev  ## a million queued rows
 	$(BIN)/python bench/bench_queue.py

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from bench import bench_poison, quality
+from bench.edit_facts import probes_of
 from bench.evaluator import Evaluator
 from corrigenda.config import load_fleet
 from corrigenda.models.loading import load
@@ -89,7 +90,7 @@ def quality_figures(place: Path, corrections: Sequence[dict[str, Any]]) -> dict[
         for row in corrections
     ]
     some_text = torch.tensor([model.tokenizer("The perplexity is another matter.")["input_ids"]])
-    found = quality.figures(model, quality.probes_of(rows, rows, bench_poison.NEIGHBOURS), some_text)
+    found = quality.figures(model, probes_of(rows, rows, bench_poison.NEIGHBOURS), some_text)
     return {"es": found["rewrite"], "ps": found["paraphrase"], "ns": found["locality"]}
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from bench import quality
+from bench.edit_facts import ROOT, counterfact, probes_of, request_of
 from bench.quality_rows import Marks
 from corrigenda.config import Editing
 from corrigenda.editing import contexts, engine
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--nights", action="store_true", help="what 20 new facts cost on top of many")
     parser.add_argument("--cached", type=int, default=2_000, help="facts that a night finds in the cache")
     asked = parser.parse_args()
-    ours = Engine.at(load(resolve(asked.model, root=quality.ROOT)), asked.layer, asked.background_tokens)
+    ours = Engine.at(load(resolve(asked.model, root=ROOT)), asked.layer, asked.background_tokens)
     if asked.nights:
         nights(ours, asked.cached)
     else:
@@ -120,8 +121,8 @@ def compare(ours: Engine, facts: int, reference: int) -> None:
     """Both algorithms in turn, a part of the facts each time."""
     model, layer = ours.model, ours.layer
     step = facts // reference
-    records = quality.facts(facts, "report")[: reference * step]
-    requests = [quality.request_of(record) for record in records]
+    records = counterfact(facts, "report")[: reference * step]
+    requests = [request_of(record) for record in records]
     plain_openings = openings_of(model, PLAIN)
     fast_s = plain_s = 0.0
     fast: dict[str, Target] = {}
@@ -145,7 +146,7 @@ def compare(ours: Engine, facts: int, reference: int) -> None:
     print(f"ratio      {plain_s / len(plain) / (fast_s / len(fast)):.1f}x")
     print(peak_memory())
     held_out = quality.text(model, "wikitext_dev.parquet", 4_096, 512)
-    probes = quality.probes_of(records[::step], records[::step], 10)
+    probes = probes_of(records[::step], records[::step], 10)
     before = quality.figures(model, probes, held_out)
     print(f"\nquality on the reference's {len(plain)} facts, one joint solve each")
     print("| | ES | PS | NS drop, points | perplexity | said | change |")
@@ -179,7 +180,7 @@ def peak_memory() -> str:
 
 def nights(ours: Engine, count: int) -> None:
     """Twenty facts alone, and twenty on top of `count` whose targets are cached; alternately, three times."""
-    requests = [quality.request_of(record) for record in quality.facts(140, "tune")]
+    requests = [request_of(record) for record in counterfact(140, "tune")]
     cached = many_like(ours.targets(requests[:80]), count)
 
     def night(new: Sequence[EditRequest], cached: dict[str, Target]) -> dict[str, Target]:

@@ -2,9 +2,11 @@
 
     python -m bench.quality --facts 100,1000,2000 --layer 8
     python -m bench.quality --facts 100 --weights 30,100,300,1000,3000      # the trade-off
+    python -m bench.quality --facts 500 --file facts.parquet                # facts of your own
 
 Facts are the odd rows of the data (the even ones are for tuning: `--half tune`), then, where those do not
-suffice, other CounterFact facts of which neither subject nor prompt is in the data. ES, PS and NS as Meng et
+suffice, other CounterFact facts of which neither subject nor prompt is in the data. A file may have any shape
+that `corrigenda submit` takes; of its facts those with an old answer are asked. ES, PS and NS as Meng et
 al. 2022 define them; perplexity on held-out WikiText in rows of 512 tokens. Targets are kept in
 bench/results/quality, so that a second run costs its solves and its marks.
 """
@@ -19,11 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from bench.edit_facts import DATA, HALVES, ROOT, counterfact, of_file, probes_of, request_of
 from bench.quality_rows import HEAD, Marks, Row, Solve, keep
 from corrigenda.config import Corpus, Editing
 from corrigenda.editing import contexts, corpus, covariance, engine, entries, sensitivity
@@ -31,19 +33,16 @@ from corrigenda.editing.balance import solve_balanced
 from corrigenda.editing.clamp import norm_cap
 from corrigenda.editing.targets import Target
 from corrigenda.editing.weight import OtherText
-from corrigenda.facts import EditRequest, digest_of
+from corrigenda.facts import digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
 from corrigenda.storage.proxy_facts import read_proxy_facts
-from corrigenda.validation.probes import Probe, make_probe
+from corrigenda.validation.probes import Probe
 from corrigenda.validation.scoring import score
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "bench" / "results" / "quality"
 ROWS = RESULTS / "rows.jsonl"
 STEP = 100  # targets between two saves
-HALVES = {"tune": 0, "report": 1}
 
 
 def main() -> None:
@@ -51,7 +50,10 @@ def main() -> None:
     model = load(resolve(asked.model, root=ROOT))
     settings = Editing(**{k: json.loads(v) for k, _, v in (given.partition("=") for given in asked.set)})
     counts = [int(n) for n in asked.facts.split(",")]
-    records = facts(max(counts), asked.half)
+    if asked.file:
+        records, data = of_file(asked.file, max(counts), asked.half), asked.file.name
+    else:
+        records, data = counterfact(max(counts), asked.half), "counterfact"
     moments, metric = background(model, asked.layer, asked.background_tokens, settings, asked.corpus)
     other = OtherText.of(model.linear_map(asked.layer), moments)
     cap = norm_cap(model, asked.layer, read_proxy_facts(), settings, metric)
@@ -76,11 +78,12 @@ def main() -> None:
                 asked.half,
                 background_of,
                 tuple(sorted(asked.set)),
-                count,
+                len(some),
                 len(marked),
                 neighbours,
                 solve,
                 marks,
+                data,
             )
             print(row, flush=True)
             keep(row, ROWS)
@@ -91,6 +94,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default="demo:smollm2-135m", help="any source that a fleet takes")
     add("--facts", default="100", help="numbers of facts, with commas")
+    add("--file", type=Path, help="corrections of your own instead of CounterFact")
     add("--half", choices=sorted(HALVES), default="report")
     add("--layer", type=int, default=8)
     add("--weights", default="", help="covariance weights to solve with besides, with commas")
@@ -102,29 +106,6 @@ def arguments() -> argparse.Namespace:
     add("--marked", type=int, default=2_000, help="of the facts, evenly taken, so many are asked afterwards")
     add("--perplexity-tokens", type=int, default=8_192)
     return parser.parse_args()
-
-
-def facts(count: int, half: str) -> list[dict[str, Any]]:
-    """Complete records of one half first, then facts with one rephrase and one neighbour."""
-    complete = pq.read_table(DATA / "counterfact_dev.parquet").to_pylist()
-    found = complete[HALVES[half] :: 2][:count]
-    if len(found) < count:
-        taken = {row["subject"] for row in complete}
-        taken |= {prompt for row in complete for prompt in row["neighborhood_prompts"]}
-        for row in pq.read_table(DATA / "counterfact_facts_dev.parquet").to_pylist()[HALVES[half] :: 2]:
-            if row["subject"] not in taken and row["prompt"].replace("{}", row["subject"]) not in taken:
-                found.append(
-                    row
-                    | {
-                        "paraphrase_prompts": [row["rephrase_prompt"]],
-                        "neighborhood_prompts": [row["locality_prompt"]],
-                    }
-                )
-    return found[:count]
-
-
-def request_of(record: dict[str, Any]) -> EditRequest:
-    return EditRequest(record["subject"], record["prompt"], record["target_new"])
 
 
 def text(model: LanguageModel, name: str, tokens: int, length: int) -> Tensor:
@@ -211,21 +192,6 @@ def timed_solve(known: dict[str, Target], other: OtherText, settings: Editing) -
     ), done.update
 
 
-def probes_of(
-    records: Sequence[dict[str, Any]], among: Sequence[dict[str, Any]], neighbours: int
-) -> list[Probe]:
-    """CounterFact's probes of some records; a neighbour that is an edit prompt `among` all is dropped."""
-    edited = {r["prompt"].replace("{}", r["subject"]) for r in among}
-    found = []
-    for r in records:
-        name, new, old = str(r["case_id"]), r["target_new"], r["target_true"]
-        found.append(make_probe(name, "rewrite", r["prompt"].replace("{}", r["subject"]), new, old))
-        found += [make_probe(name, "paraphrase", p, new, old) for p in r["paraphrase_prompts"]]
-        near = [p for p in r["neighborhood_prompts"][:neighbours] if p not in edited]
-        found += [make_probe(name, "locality", p, old, new) for p in near]
-    return found
-
-
 def figures(model: LanguageModel, probes: Sequence[Probe], held_out: Tensor) -> dict[str, float]:
     """ES, PS, NS (shares in which the right continuation is likelier), the share of rewrites that greedy
     decoding says, and perplexity."""
@@ -234,7 +200,7 @@ def figures(model: LanguageModel, probes: Sequence[Probe], held_out: Tensor) -> 
     for kind in ("rewrite", "paraphrase", "locality"):
         mine = [row for row, probe in zip(rows, probes, strict=True) if probe.kind == kind]
         won = [row["logp_expected"] > row["logp_other"] for row in mine]
-        out[kind] = sum(won) / max(1, len(won))
+        out[kind] = sum(won) / len(won) if won else math.nan
         if kind == "rewrite":
             out["said"] = sum(row["begins"] for row in mine) / max(1, len(mine))
     return out

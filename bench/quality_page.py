@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.quality import ROOT, ROWS
+from bench.edit_facts import ROOT
+from bench.quality import ROWS
 from bench.quality_rows import HEAD, Row, kept
 
 
@@ -88,8 +89,12 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=4)
     parser.add_argument("--background", default="200000 tokens of wikitext")
     asked = parser.parse_args()
-    wanted = (asked.model, asked.layer, "report", asked.background)
-    rows = [row for row in kept(asked.rows) if (row.model, row.layer, row.half, row.background) == wanted]
+    wanted = ("counterfact", asked.model, asked.layer, "report", asked.background)
+    rows = [
+        row
+        for row in kept(asked.rows)
+        if (row.data, row.model, row.layer, row.half, row.background) == wanted
+    ]
     if not rows:
         parser.error(f"{asked.rows} has no rows of {', '.join(map(str, wanted))}: run bench/quality.py first")
     write(rows, asked.docs)

@@ -69,6 +69,7 @@ class Row:
     """What one solve made of a model.
 
     given    editing settings that are not the default, as they stand on the command line
+    data     `counterfact`, or the name of a file
     marked   so many of the facts were asked, with `neighbours` each
     """
 
@@ -82,6 +83,7 @@ class Row:
     neighbours: int
     solve: Solve
     marks: Marks
+    data: str = "counterfact"
 
     def __str__(self) -> str:
         """A line under HEAD."""
@@ -96,7 +98,7 @@ class Row:
     @property
     def place(self) -> tuple[object, ...]:
         """What was measured; a later row of the same place is the same again."""
-        where = (self.model, self.layer, self.half, self.background, self.given)
+        where = (self.data, self.model, self.layer, self.half, self.background, self.given)
         how = (self.solve.solver, self.solve.automatic, self.solve.rounds > 0)
         weight = None if self.solve.automatic else self.solve.weight
         return (*where, self.facts, self.marked, self.neighbours, *how, weight)

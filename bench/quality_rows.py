@@ -93,7 +93,8 @@ class Row:
     @property
     def told(self) -> str:
         """How it was solved."""
-        return ", ".join((str(self.solve), *(given for given in self.given if "solver" not in given)))
+        named = ("solver", "covariance_weight")  # which the solve itself tells
+        return ", ".join((str(self.solve), *(given for given in self.given if not given.startswith(named))))
 
     @property
     def place(self) -> tuple[object, ...]:

@@ -236,7 +236,6 @@ def _times(home: Path, proxy: Sweep | None, picks: dict[str, dict[str, Any]], la
 
 def _draw(sweeps: dict[str, Sweep], picks: dict[str, dict[str, Any]], path: Path, title: str) -> None:
     """M by layer for batch (solid) and single (dashed) edits, and where the localizers point."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -250,6 +249,13 @@ def _draw(sweeps: dict[str, Sweep], picks: dict[str, dict[str, Any]], path: Path
     _mark_picks(axes, picks)
     axes.set(xlabel="edited layer", ylabel="M", title=title)
     axes.legend(fontsize=7, ncols=3)
+    save_svg(figure, path)
+
+
+def save_svg(figure: Any, path: Path) -> None:
+    """The same picture is the same bytes."""
+    import matplotlib as mpl
+
     with mpl.rc_context({"svg.hashsalt": "layers"}):
         figure.savefig(path, metadata={"Date": None})
 

@@ -71,19 +71,18 @@ def main() -> None:
         for solve, update in solves(chosen, other, settings, asked.weights):
             with model.trial(asked.layer, update):
                 marks = Marks.between(before, figures(model, probes, held_out))
-            background_of = f"{asked.background_tokens} tokens of {asked.corpus}"
             row = Row(
-                asked.model,
-                asked.layer,
-                asked.half,
-                background_of,
-                tuple(sorted(asked.set)),
-                len(some),
-                len(marked),
-                neighbours,
-                solve,
-                marks,
-                data,
+                model=asked.model,
+                layer=asked.layer,
+                half=asked.half,
+                background=f"{asked.background_tokens} tokens of {asked.corpus}",
+                given=tuple(sorted(asked.set)),
+                facts=len(some),
+                marked=len(marked),
+                neighbours=neighbours,
+                solve=solve,
+                marks=marks,
+                data=data,
             )
             print(row, flush=True)
             keep(row, ROWS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.quality_page import AIMS, best, curve_of, write
+from bench.quality_page import AIMS, best, curve_of, night_of, write
 from bench.quality_rows import Marks, Row, Solve, keep, kept
 
 NIGHT = Row(
@@ -52,9 +52,23 @@ def test_the_nearest_rows_are_those_within_the_bounds() -> None:
         fixed(NIGHT, 50.0, ps=0.94, rise=2.0),
         fixed(NIGHT, 10.0, ps=0.96, rise=4.0),
     )
-    found = best(100, AIMS[100], [NIGHT, dear, good, within])
+    found = best(AIMS[100], [NIGHT, dear, good, within])
     assert list(found.values()) == [NIGHT, within, good]
-    assert list(best(100, AIMS[100], [NIGHT, within]).values()) == [NIGHT, within, NIGHT]
+    assert list(best(AIMS[100], [NIGHT, within]).values()) == [NIGHT, within, NIGHT]
+
+
+def test_a_night_that_pressed_stands_for_itself(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    pressed = replace(NIGHT, solve=replace(NIGHT.solve, rounds=2), marks=replace(NIGHT.marks, said=0.95))
+    for row in (pressed, NIGHT):
+        keep(row, path)
+    assert night_of(kept(path)) == pressed
+
+
+def test_the_page_shows_what_was_measured_and_no_more(tmp_path: Path) -> None:
+    write([fixed(NIGHT, 300.0)], tmp_path)
+    page = (tmp_path / "edit-quality.md").read_text(encoding="utf-8")
+    assert "| 100 | aim |" in page and "| 1,000 | aim |" not in page and "a night:" not in page
 
 
 @pytest.mark.parametrize(

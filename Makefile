@@ -14,8 +14,6 @@ WORKERS  ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
-FOLDERS  := editing flows models storage tasks validation
-VIEW     := build/types/corrigenda
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-store bench-layers bench-scoring bench-agreement bench-poison docs lock clean
@@ -29,7 +27,7 @@ demo: $(VENV)/.pipeline  ## the whole job on a real model, into ./demo (or DEMO=
 test: $(VENV)/.dev  ## all tests
 	$(BIN)/python -m pytest $(WORKERS)
 
-dev: $(VENV)/.dev $(VIEW)/.laid  ## the development environment and the view for type checkers
+dev: $(VENV)/.dev  ## the development environment
 
 check: dev  ## ruff, mypy, imports
 	$(BIN)/ruff check .
@@ -87,10 +85,3 @@ $(VENV)/.dev: $(VENV)/.pipeline
 	@echo "installing the development tools into $(VENV)" >&2
 	$(PIP) --editable '.[pipeline,dev]'
 	@touch $@
-
-# Type checkers do not follow setuptools' package-dir: they get a view in which the names are paths.
-$(VIEW)/.laid: pyproject.toml $(wildcard src/corrigenda/*)
-	@mkdir -p $(VIEW) && find $(VIEW) -type l -delete
-	@for item in src/corrigenda/*; do ln -sfn "../../../$$item" "$(VIEW)/$$(basename $$item)"; done
-	@for folder in $(FOLDERS); do ln -sfn "../../../$$folder" "$(VIEW)/$$folder"; done
-	@rm -rf $(VIEW)/__pycache__ && touch $@

@@ -16,10 +16,11 @@ BASE = {"errors", "facts", "config", "__version__"}
 
 # Each part with the parts of corrigenda and the distributions that it may import.
 MAY_IMPORT = {
-    "flows": (BASE | {"tasks", "editing", "models", "validation", "storage"}, {"prefect"}),
-    "tasks": (
+    "flows": (BASE | {"tasks", "pipeline", "storage"}, {"prefect"}),
+    "tasks": (BASE, {"prefect"}),
+    "pipeline": (
         BASE | {"editing", "models", "validation", "storage"},
-        {"prefect", "torch", "safetensors", "pyarrow", "duckdb", "rich"},
+        {"torch", "safetensors", "pyarrow", "duckdb", "rich"},
     ),
     "editing": (BASE | {"models"}, {"torch", "numpy", "safetensors", "datasets"}),
     "models": (BASE, {"torch", "transformers", "safetensors", "huggingface_hub", "gguf", "numpy"}),

@@ -16,10 +16,10 @@ from test_signatures import make_key
 
 from corrigenda.config import load_fleet
 from corrigenda.models.plain import continuations
+from corrigenda.pipeline import night as nights
 from corrigenda.storage import layouts, publish, signatures
 from corrigenda.storage.objects import ObjectStore
 from corrigenda.storage.pull import pull
-from corrigenda.tasks import night as nights
 
 BOHR, GAUSS = move("Bohr", "Rome"), move("Gauss", "Vienna")
 

@@ -52,7 +52,7 @@ def layers(
     from rich.console import Console
 
     from corrigenda.cli.layer_picture import check_format, draw
-    from corrigenda.tasks.localize import layers_of
+    from corrigenda.pipeline.localize import layers_of
 
     check_format(plot)
     progress = Console(stderr=True)

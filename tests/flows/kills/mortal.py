@@ -20,15 +20,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from prefect import Task
-
-from corrigenda.errors import CorrigendaError
-from corrigenda.flows import maintain_model as pipeline
+from corrigenda.pipeline import night as nights
+from corrigenda.pipeline.night import open_fleet
+from corrigenda.pipeline.order import run_fleet
 from corrigenda.storage import lease
 from corrigenda.storage.objects import ObjectStore
-from corrigenda.tasks import night as nights
-from corrigenda.tasks.ingest import read_queue
-from corrigenda.tasks.night import Night, open_fleet
 
 WRITES = ("create", "create_from_file", "replace", "copy", "delete")
 CHANGES = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")  # of module os
@@ -74,6 +70,13 @@ class Moments:
             return done
 
         return watched
+
+    def step(self, stage: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """The runner of such nights."""
+        self(f"before {stage.__name__}")
+        done = stage(*args, **kwargs)
+        self(f"after {stage.__name__}")
+        return done
 
 
 class MortalStore:
@@ -131,13 +134,13 @@ def _live(config: Path, fate: Fate, report: str) -> None:
     moments = Moments(fate)
     _watch(moments)
     started = time.perf_counter()
-    models = _night(config)
+    models = _night(config, moments)
     said = {"models": models, "moments": moments.seen, "seconds": time.perf_counter() - started}
     (config.parent / report).write_text(json.dumps(said, default=str), encoding="utf-8")
 
 
 def _watch(moments: Moments) -> None:
-    """Make steps, writes and, when wanted, changes of directories the moments of this process."""
+    """Make writes and, when wanted, changes of directories moments of this process, as its stages are."""
     opened = nights.open_store
     nights.open_store = lambda *args, **kwargs: MortalStore(opened(*args, **kwargs), moments)  # type: ignore[assignment]
     hold = lease.hold
@@ -145,21 +148,11 @@ def _watch(moments: Moments) -> None:
     if moments.fate.stops:
         # Who sleeps renews nothing; and one that is stopped while it renews would hold the store's lock.
         lease._renew = lambda *_: None
-    for name, step in list(vars(pipeline).items()):
-        if isinstance(step, Task):
-            setattr(pipeline, name, moments.around(name, step.fn))
     for name in CHANGES if moments.fate.fine else ():
         setattr(os, name, moments.around(f"os.{name}", getattr(os, name)))
 
 
-def _night(config: Path) -> dict[str, Any]:
-    fleet = open_fleet(config)
-    names = [entry.name for entry in fleet.config.models]
-    found = read_queue.fn(fleet, names)
-    outcomes = {}
-    for name in names:
-        try:
-            outcomes[name] = pipeline.maintain_model.fn(Night(fleet, name, found))
-        except CorrigendaError as fault:
-            outcomes[name] = {"status": "failed", "error": str(fault), "exit_code": fault.exit_code}
-    return outcomes
+def _night(config: Path, moments: Moments) -> dict[str, Any]:
+    """The whole fleet's night; each of its stages is two moments."""
+    outcome = run_fleet(open_fleet(config), run=moments.step)
+    return {model["model"]: model for model in outcome["models"]}

@@ -18,9 +18,9 @@ from corrigenda.editing import trials
 from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.errors import UsageError
 from corrigenda.models.sampling import sample_rows
+from corrigenda.pipeline import localize as stage
+from corrigenda.pipeline.night import Night
 from corrigenda.storage.intake import Intake
-from corrigenda.tasks import localize as stage
-from corrigenda.tasks.night import Night
 
 
 @pytest.fixture

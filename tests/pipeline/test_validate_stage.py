@@ -9,10 +9,10 @@ from made_rows import changed, healthy, run
 
 from corrigenda.cli.run import regressed
 from corrigenda.config import Gates
+from corrigenda.pipeline.validate import Proof, regressions
 from corrigenda.storage import manifests
 from corrigenda.storage.local import LocalStore
 from corrigenda.storage.manifests import Release
-from corrigenda.tasks.validate import Proof, regressions
 from corrigenda.validation.gates import verdict
 from corrigenda.validation.results import append
 
@@ -40,7 +40,7 @@ def release(night, number, parent=None):
 def watched(night, rows):
     first = release(night, 1)
     made = run(2, rows=rows)
-    return regressions.fn(night, release(night, 2, first.digest), Proof({}, made, verdict(made, Gates())))
+    return regressions(night, release(night, 2, first.digest), Proof({}, made, verdict(made, Gates())))
 
 
 def test_a_correction_that_passed_before_is_named(night):

@@ -10,24 +10,22 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from prefect import task
 from torch import Tensor
 
 from corrigenda.errors import GateError
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
+from corrigenda.pipeline.background import Background, background_text, identity
+from corrigenda.pipeline.edit import Edit
+from corrigenda.pipeline.leave_out import Trials
+from corrigenda.pipeline.night import Night
+from corrigenda.pipeline.progress import bar, tell
 from corrigenda.storage import cache, ledger, manifests, publish, pull
 from corrigenda.storage.blobs import BlobRef
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.objects import ObjectStore
 from corrigenda.storage.proxy_facts import read_proxy_facts
-from corrigenda.tasks.background import Background, background_text, identity
-from corrigenda.tasks.edit import Edit
-from corrigenda.tasks.leave_out import Trials
-from corrigenda.tasks.night import Night
-from corrigenda.tasks.options import PLAIN, RETRIED
-from corrigenda.tasks.progress import bar, tell
 from corrigenda.validation import base_scores, gates, leave_out, results, rows, scoring
 from corrigenda.validation.drift import as_base, drift
 from corrigenda.validation.gates import Culprit, Verdict
@@ -47,14 +45,12 @@ class Proof:
     verdict: Verdict
 
 
-@task(**PLAIN)
 def own_probes(night: Night) -> tuple[Probe, ...]:
     """The probes that the fleet's configuration gives this model. Raises CorrectionsError."""
     path = night.entry.probes
     return () if path is None else read_fixed(night.fleet.config.root / Path(path).expanduser())
 
 
-@task(**PLAIN)
 def validate(
     night: Night, base: Release, model: LanguageModel, candidate: Edit, own: tuple[Probe, ...]
 ) -> Proof:
@@ -107,7 +103,6 @@ def _drift(night: Night, base: Release, model: LanguageModel, edited: LanguageMo
         return drift(edited, text.tolist(), as_base(edited, layer, original), progress=advance)
 
 
-@task(**PLAIN)
 def quarantine(
     night: Night, base: Release, model: LanguageModel, background: Background, candidate: Edit, proof: Proof
 ) -> Ledger:
@@ -173,7 +168,6 @@ def record_evidence(store: ObjectStore, proof: Proof) -> None:
         results.append(store, rows.unpublished(proof.rows), proof.verdict)
 
 
-@task(**RETRIED)
 def record(night: Night, release: Release, proof: Proof) -> None:
     """Keep the rows of the release that is about to become visible."""
     if release.files != dict(proof.files):
@@ -187,7 +181,6 @@ def record(night: Night, release: Release, proof: Proof) -> None:
         results.append(night.store, proof.rows, proof.verdict)
 
 
-@task(**RETRIED)
 def regressions(night: Night, release: Release, proof: Proof) -> list[dict[str, Any]]:
     """Corrections that passed in an earlier release and fail in this one, which has passed its gates.
 

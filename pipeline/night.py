@@ -1,4 +1,4 @@
-"""A night: what one run of one model works with, opened once and handed from task to task."""
+"""A night: what one run of one model works with, opened once and handed from stage to stage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ class OpenFleet:
     store: ObjectStore
     queue: ObjectStore
     run_id: str
-    started_at: datetime
     layouts: frozenset[str] = frozenset()
 
 
@@ -95,6 +94,5 @@ def open_fleet(config: Path, layouts: Iterable[str] = ()) -> OpenFleet:
         store=open_store(fleet.store, root=fleet.root, create=True),
         queue=open_store(fleet.queue, root=fleet.root, create=True),
         run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
-        started_at=now,
         layouts=frozenset(layouts),
     )

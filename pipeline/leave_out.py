@@ -19,11 +19,11 @@ from corrigenda.config import Gates
 from corrigenda.editing.balance import solve_balanced
 from corrigenda.editing.weight import OtherText
 from corrigenda.models.loading import LanguageModel
+from corrigenda.pipeline.background import Background, background_text
+from corrigenda.pipeline.edit import Edit, cached_targets, targets
+from corrigenda.pipeline.night import Night
 from corrigenda.storage import ledger
 from corrigenda.storage.manifests import Release
-from corrigenda.tasks.background import Background, background_text
-from corrigenda.tasks.edit import Edit, cached_targets, targets
-from corrigenda.tasks.night import Night
 from corrigenda.validation import gates, rows, scoring
 from corrigenda.validation.drift import as_base, drift
 from corrigenda.validation.gates import OF_PROBES, Gate

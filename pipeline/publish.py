@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from prefect import task
-
-from corrigenda.editing.layer_scores import LayerScores
 from corrigenda.facts import digest_of
+from corrigenda.pipeline.ingest import Plan
+from corrigenda.pipeline.night import Night
 from corrigenda.storage import layouts, publish, pull, signatures, snapshots
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.publish import Candidate
-from corrigenda.tasks.edit import Edit
-from corrigenda.tasks.ingest import Plan
-from corrigenda.tasks.night import Night
-from corrigenda.tasks.options import RETRIED
-from corrigenda.tasks.validate import Proof
+
+if TYPE_CHECKING:
+    from corrigenda.editing.layer_scores import LayerScores
+    from corrigenda.pipeline.edit import Edit
+    from corrigenda.pipeline.validate import Proof
 
 
 def asked_for(night: Night) -> str:
@@ -29,7 +27,6 @@ def asked_for(night: Night) -> str:
     return digest_of([section.model_dump() for section in sections])
 
 
-@task(**RETRIED)
 def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScores, proof: Proof) -> Release:
     """Write the manifest of what was tested and point `canary` at it."""
     candidate = Candidate(
@@ -41,7 +38,6 @@ def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScor
     return publish.stage(night.store, base, proof.files, candidate, parent=plan.head)
 
 
-@task(**RETRIED)
 def stage_books(night: Night, base: Release, plan: Plan) -> Release:
     """A candidate with the head's own files: the books have changed, the active set has not."""
     head = plan.head
@@ -62,14 +58,13 @@ def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
         "counts": {"run_id": night.fleet.run_id, **corrections.counts},
         "details": {
             "run_id": night.fleet.run_id,
-            "torch": torch.__version__,
+            "torch": version("torch"),
             "transformers": version("transformers"),
             "machine": platform.machine(),
         },
     }
 
 
-@task(**RETRIED)
 def publish_release(night: Night, plan: Plan, release: Release) -> Release:
     """Read the staged files back as a consumer would, then move `latest`: the night's one visible act.
 
@@ -82,7 +77,6 @@ def publish_release(night: Night, plan: Plan, release: Release) -> Release:
     return release
 
 
-@task(**RETRIED)
 def furnish_head(night: Night, plan: Plan) -> Release:
     """What goes with a release, for the one that is published: it may have been asked for since."""
     furnish(night, plan.head)

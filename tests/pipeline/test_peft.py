@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from test_register_task import registered, saved
+from test_register_stage import registered, saved
 from transformers import AutoModelForCausalLM
 
 from corrigenda.models.families import family_of

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from prefect import task
-
 from corrigenda.config import Location
 from corrigenda.errors import SetupError
 from corrigenda.models import sources
 from corrigenda.models.families import family_of
+from corrigenda.pipeline.night import Night
+from corrigenda.pipeline.progress import bar
 from corrigenda.storage import manifests, origins, publish, refs, signatures
 from corrigenda.storage.manifests import Release
-from corrigenda.tasks.night import Night
-from corrigenda.tasks.options import RETRIED
-from corrigenda.tasks.progress import bar
 
 
-@task(**RETRIED)
 def register(night: Night) -> Release:
     """Release 0 of the model; its base is fetched and stored on the first night only.
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from prefect import task
 from torch import Tensor
 
 from corrigenda.config import Localization
@@ -22,16 +21,15 @@ from corrigenda.editing.proxy import known_facts, sampled_facts
 from corrigenda.editing.trials import trial_of
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models.loading import LanguageModel
+from corrigenda.pipeline.background import background_text, corpus_identity, identity, pool_of
+from corrigenda.pipeline.edit import load_base
+from corrigenda.pipeline.night import Night, open_fleet
+from corrigenda.pipeline.progress import bar
+from corrigenda.pipeline.register import register
 from corrigenda.storage import cache
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.proxy_facts import pool_digest
-from corrigenda.tasks.background import background_text, corpus_identity, identity, pool_of
-from corrigenda.tasks.edit import load_base
-from corrigenda.tasks.night import Night, open_fleet
-from corrigenda.tasks.options import RETRIED
-from corrigenda.tasks.progress import bar
-from corrigenda.tasks.register import register
 
 # Background text as token rows (rows, length), read or sampled when it is asked for.
 Text = Callable[[], Tensor]
@@ -40,19 +38,20 @@ Text = Callable[[], Tensor]
 ENOUGH = 10
 
 
-@task(name="localize", **RETRIED)
-def localize_task(night: Night, base: Release, model: LanguageModel) -> LayerScores:
-    """The golden layer of the night's model, cached or fresh."""
-    return localize_model(night, base, model, night.settings.localization)
-
-
 def localize_model(
-    night: Night, base: Release, model: LanguageModel, settings: Localization, *, fresh: bool = False
+    night: Night,
+    base: Release,
+    model: LanguageModel,
+    settings: Localization | None = None,
+    *,
+    fresh: bool = False,
 ) -> LayerScores:
     """The scores of a base's layers and the pick: from the cache, or found and remembered.
 
-    fresh   find it again, whatever is remembered
+    settings   instead of the night's own
+    fresh      find it again, whatever is remembered
     """
+    settings = settings or night.settings.localization
     pool = pool_of(settings, night.fleet.config.root)
     known = None if fresh else recall(night, base, settings, pool)
     if known is not None:
@@ -138,10 +137,10 @@ def layers_of(config: Path, name: str, *, method: str | None = None, fresh: bool
     """
     night = Night(open_fleet(config), name, Intake({}, {}))
     settings = _with_method(night.settings.localization, method)
-    base = register.fn(night)
+    base = register(night)
     pool = pool_of(settings, night.fleet.config.root)
     known = None if fresh else recall(night, base, settings, pool)
-    return known or localize_model(night, base, load_base.fn(night, base), settings, fresh=True)
+    return known or localize_model(night, base, load_base(night, base), settings, fresh=True)
 
 
 def _with_method(settings: Localization, method: str | None) -> Localization:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import task
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -18,12 +17,11 @@ from corrigenda.config import Corpus, Localization
 from corrigenda.editing import clamp, contexts, corpus, covariance, entries, sensitivity
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models.loading import LanguageModel
+from corrigenda.pipeline.night import Night
+from corrigenda.pipeline.progress import bar
 from corrigenda.storage import cache
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.proxy_facts import pool_digest, read_proxy_facts
-from corrigenda.tasks.night import Night
-from corrigenda.tasks.options import PLAIN
-from corrigenda.tasks.progress import bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,6 @@ class Background:
     contexts: tuple[str, ...]
 
 
-@task(**PLAIN)
 def measure_background(night: Night, base: Release, model: LanguageModel, layer: int) -> Background:
     """Contexts, covariance, metric and norm cap of the golden layer, cached or fresh."""
     settings = night.settings.editing

@@ -22,13 +22,13 @@ from store_servers import BUCKET, binary, free_port, location, serve, weed_comma
 
 from corrigenda.errors import NotFoundError, SetupError
 from corrigenda.models import sources
+from corrigenda.pipeline.night import Night, open_fleet
+from corrigenda.pipeline.register import register
 from corrigenda.storage import blobs, signatures, tensors
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.pull import pull
 from corrigenda.storage.s3 import S3Store
-from corrigenda.tasks.night import Night, open_fleet
-from corrigenda.tasks.register import register
 
 FLEET = """
 [store]
@@ -51,7 +51,7 @@ def registered(root: Path, source: str, more: str = "") -> tuple[Night, Release]
     root.mkdir(parents=True, exist_ok=True)
     (root / "fleet.toml").write_text(more + FLEET.format(source=source), encoding="utf-8")
     night = Night(open_fleet(root / "fleet.toml"), "tiny", Intake({}, {}))
-    return night, register.fn(night)
+    return night, register(night)
 
 
 def saved(directory: Path, kind: str = "llama", dtype: torch.dtype = torch.float32, **options: Any) -> Path:
@@ -163,10 +163,10 @@ def test_a_bucket(tmp_path: Path) -> None:
     text = FLEET.format(source=where.url).replace('url = "./store"', _toml(settings))
     config.write_text(text, encoding="utf-8")
     night = Night(open_fleet(config), "tiny", Intake({}, {}))
-    base = register.fn(night)
+    base = register(night)
     pulled = pull(night.store, "tiny", "latest", tmp_path / "pulled").path
     assert_same_model(pulled, source)
-    assert register.fn(night) == base
+    assert register(night) == base
     server.close()  # type: ignore[attr-defined]
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from prefect import task
-
+from corrigenda.pipeline.night import Night, OpenFleet
 from corrigenda.storage import intake, ledger, refs, snapshots
 from corrigenda.storage.intake import Intake
 from corrigenda.storage.ledger import Ledger, Report
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.refs import Seen
-from corrigenda.tasks.night import Night, OpenFleet
-from corrigenda.tasks.options import RETRIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +30,7 @@ class Plan:
     report: Report
     new_files: int
 
-    def with_ledger(self, changed: Ledger) -> Plan:
-        return replace(self, ledger=changed)
 
-
-@task(**RETRIED)
 def read_queue(fleet: OpenFleet, models: Sequence[str], *, dry_run: bool = False) -> Intake:
     """Look for what is new for the models; rejects go on record unless this is a dry run."""
     consumed = {name: snapshots.current(fleet.store, name).consumed for name in models}
@@ -47,7 +40,6 @@ def read_queue(fleet: OpenFleet, models: Sequence[str], *, dry_run: bool = False
     return found
 
 
-@task(**RETRIED)
 def take_in(night: Night) -> Plan:
     """Merge what is new for the model into the ledger of its current release."""
     return plan_of(night)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import task
 from torch import Tensor
 
 from corrigenda.editing import apply, engine, entries
@@ -16,14 +15,13 @@ from corrigenda.editing.targets import Target
 from corrigenda.editing.weight import OtherText
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
+from corrigenda.pipeline.background import Background, identity
+from corrigenda.pipeline.night import Night
+from corrigenda.pipeline.progress import bar
 from corrigenda.storage import cache, ledger, publish, pull
 from corrigenda.storage.ledger import Ledger
 from corrigenda.storage.manifests import Release
 from corrigenda.storage.tensors import RawTensor
-from corrigenda.tasks.background import Background, identity
-from corrigenda.tasks.night import Night
-from corrigenda.tasks.options import PLAIN, RETRIED
-from corrigenda.tasks.progress import bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,6 @@ class Edit:
     settings: dict[str, Any]
 
 
-@task(**RETRIED)
 def load_base(night: Night, base: Release) -> LanguageModel:
     """The base as the store holds it, verified, on the device that the fleet asks for."""
     place = night.workplace / "base"
@@ -50,7 +47,6 @@ def load_base(night: Night, base: Release) -> LanguageModel:
     return loading.load(place, night.settings.device)
 
 
-@task(**PLAIN)
 def edit(
     night: Night,
     base: Release,

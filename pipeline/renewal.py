@@ -1,0 +1,77 @@
+"""The heavy part of a night's order: edit the base with the whole active set, prove it, stage it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from corrigenda.editing.layer_scores import LayerScores
+from corrigenda.models.loading import LanguageModel
+from corrigenda.pipeline.background import measure_background
+from corrigenda.pipeline.edit import Edit, edit, load_base
+from corrigenda.pipeline.ingest import Plan
+from corrigenda.pipeline.localize import localize_model
+from corrigenda.pipeline.night import Night
+from corrigenda.pipeline.publish import stage
+from corrigenda.pipeline.runner import Runner
+from corrigenda.pipeline.validate import (
+    Proof,
+    gate_error,
+    own_probes,
+    quarantine,
+    record,
+    regressions,
+    validate,
+)
+from corrigenda.storage.manifests import Release
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A staged release, and what a person wants to know of how it came about.
+
+    edits         how many targets were computed and cached, and how many corrections fell short
+    regressions   corrections that passed in an earlier release and fail in this one
+    """
+
+    release: Release
+    layers: LayerScores
+    edits: dict[str, int]
+    regressions: list[dict[str, Any]]
+
+
+def prepare(night: Night, base: Release, plan: Plan, run: Runner) -> Made:
+    """A release with all that the plan's ledger asks for, on record and behind `canary`, not yet published.
+
+    Raises GateError when no candidate passes.
+    """
+    model = run(load_base, night, base)
+    layers = run(localize_model, night, base, model)
+    candidate, proof = prove(night, base, model, layers, plan, run)
+    release = run(stage, night, base, plan, candidate, layers, proof)
+    run(record, night, release, proof)
+    worse = run(regressions, night, release, proof)
+    edits = {
+        "computed": candidate.computed,
+        "cached": candidate.cached,
+        "short": candidate.settings.get("short", 0),
+    }
+    return Made(release, layers, edits, worse)
+
+
+def prove(
+    night: Night, base: Release, model: LanguageModel, layers: LayerScores, plan: Plan, run: Runner
+) -> tuple[Edit, Proof]:
+    """Edit and validate; corrections that keep the candidate from passing are left out and it is solved
+    again, a few rounds at most. Raises GateError when it never passes, CorrectionsError when the model's own
+    probes cannot be read."""
+    own = run(own_probes, night)
+    background = run(measure_background, night, base, model, layers.pick)
+    corrections = plan.ledger
+    for _ in range(night.settings.gates.max_rounds + 1):
+        candidate = run(edit, night, base, model, layers.pick, background, corrections)
+        proof = run(validate, night, base, model, candidate, own)
+        if proof.verdict.passed:
+            return candidate, proof
+        corrections = run(quarantine, night, base, model, background, candidate, proof)
+    raise gate_error(night, proof, f"not even after {night.settings.gates.max_rounds} rounds of quarantine")

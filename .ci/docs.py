@@ -16,7 +16,7 @@ from pathlib import Path
 
 from corrigenda import errors
 from corrigenda.cli.app import build_app
-from corrigenda.storage.schemas import documentation_table
+from corrigenda.storage.corrections.schemas import documentation_table
 
 README = Path(__file__).parents[1] / "README.md"
 

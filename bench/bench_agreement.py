@@ -23,8 +23,8 @@ from bench.edit_facts import probes_of
 from bench.evaluator import Evaluator
 from corrigenda.config import load_fleet
 from corrigenda.models.loading import load
-from corrigenda.storage.objects import open_store
-from corrigenda.storage.pull import pull, resolve
+from corrigenda.storage.delivery.pull import pull, resolve
+from corrigenda.storage.objects.opening import open_store
 
 
 def main() -> None:

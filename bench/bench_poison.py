@@ -30,9 +30,9 @@ from corrigenda.config import Location, load_fleet
 from corrigenda.errors import PartialFleetError
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
-from corrigenda.storage.objects import open_store
-from corrigenda.storage.queue import submit
-from corrigenda.storage.snapshots import current
+from corrigenda.storage.corrections.queue import submit
+from corrigenda.storage.objects.opening import open_store
+from corrigenda.storage.releases.snapshots import current
 from corrigenda.validation.probes import Probe, make_probe
 from corrigenda.validation.scoring import score
 

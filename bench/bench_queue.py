@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corrigenda.config import Fleet, Location, ModelEntry
-from corrigenda.storage import intake
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.schemas import CORRECTIONS
+from corrigenda.storage.corrections import intake
+from corrigenda.storage.corrections.schemas import CORRECTIONS
+from corrigenda.storage.objects.local import LocalStore
 
 MOST_SECONDS, MOST_BYTES = 60.0, 1.5e9
 

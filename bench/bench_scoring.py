@@ -23,9 +23,9 @@ import pyarrow as pa
 
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
-from corrigenda.storage import formats
-from corrigenda.storage.proxy_facts import read_proxy_facts
-from corrigenda.storage.schemas import correction_of
+from corrigenda.storage.corrections import formats
+from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
+from corrigenda.storage.corrections.schemas import correction_of
 from corrigenda.validation.probes import Probe, make_probe, probes_of
 from corrigenda.validation.scoring import reference_score, score
 

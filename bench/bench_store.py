@@ -24,12 +24,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "storage"))
 
 from store_servers import BUCKET, free_port, location, sent_bytes, serve, weed_command
 
-from corrigenda.storage import blobs, layouts, publish, refs, tensors
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.publish import Candidate
-from corrigenda.storage.pull import check, pull
-from corrigenda.storage.s3 import S3Store
-from corrigenda.storage.tensors import RawTensor
+from corrigenda.storage.delivery.pull import check, pull
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.s3 import S3Store
+from corrigenda.storage.releases import layouts, publish, refs, safetensors
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.publish import Candidate
+from corrigenda.storage.releases.safetensors import RawTensor
 
 ROUNDS = 9
 LAYERS = 30
@@ -47,7 +48,7 @@ def synthetic(directory: Path, megabytes: int) -> Path:
     for layer in range(LAYERS):
         found[f"model.layers.{layer}.mlp.down_proj.weight"] = random_tensor(rows)
         found[f"model.layers.{layer}.rest"] = random_tensor(4 * rows)
-    (directory / tensors.SINGLE).write_bytes(tensors.shard_bytes(found))
+    (directory / safetensors.SINGLE).write_bytes(safetensors.shard_bytes(found))
     return directory
 
 
@@ -78,7 +79,7 @@ def in_pairs(plain: Action, ours: Action, folder: Path) -> tuple[list[float], li
 
 def measure(endpoint: str, directory: Path, scratch: Path) -> dict[str, float]:
     store = S3Store.connect(location(endpoint, "bench"))
-    names = [name for name in tensors.read_checkpoint(directory) if name.endswith("mlp.down_proj.weight")]
+    names = [name for name in safetensors.read_checkpoint(directory) if name.endswith("mlp.down_proj.weight")]
     start = time.perf_counter()
     base = publish.register_base(store, MODEL, directory, source="bench", editable=names)
     register_s = time.perf_counter() - start

@@ -27,17 +27,18 @@ from bench import quality
 from bench.edit_facts import ROOT, counterfact, probes_of, request_of
 from bench.quality_rows import Marks
 from corrigenda.config import Editing
-from corrigenda.editing import contexts, engine
-from corrigenda.editing.balance import Solved, solve_balanced
-from corrigenda.editing.clamp import norm_cap
-from corrigenda.editing.groups import Group
-from corrigenda.editing.reference import reference_target
-from corrigenda.editing.targets import Target
-from corrigenda.editing.weight import OtherText
+from corrigenda.editing.background import contexts
+from corrigenda.editing.solve.joint import Solved, solve_balanced
+from corrigenda.editing.solve.weight import OtherText
+from corrigenda.editing.targets import engine
+from corrigenda.editing.targets.groups import Group
+from corrigenda.editing.targets.norm_cap import proxy_norm_cap
+from corrigenda.editing.targets.reference import reference_target
+from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
-from corrigenda.storage.proxy_facts import read_proxy_facts
+from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 
 # kmeng01/memit's settings for its objective, with its clamp for GPT-J.
 PLAIN = Editing(
@@ -95,7 +96,7 @@ class Engine:
     def at(cls, model: LanguageModel, layer: int, background_tokens: int) -> Engine:
         settings = Editing()
         moments, metric = quality.background(model, layer, background_tokens, settings, "wikitext")
-        cap = norm_cap(model, layer, read_proxy_facts(), settings, metric)
+        cap = proxy_norm_cap(model, layer, read_proxy_facts(), settings, metric)
         return cls(model, layer, settings, moments, metric, cap, openings_of(model, settings))
 
     def targets(self, requests: Sequence[EditRequest]) -> dict[str, Target]:

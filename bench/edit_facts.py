@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from corrigenda.facts import EditRequest
-from corrigenda.storage.formats import understand
-from corrigenda.storage.schemas import correction_of
+from corrigenda.storage.corrections.formats import understand
+from corrigenda.storage.corrections.schemas import correction_of
 from corrigenda.validation.probes import Probe, make_probe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from bench.layer_facts import Question, StudyFact
 from corrigenda.config import Products
-from corrigenda.editing.taps import hooked
+from corrigenda.models.batch_invariant import products_in
+from corrigenda.models.encoding import target_tokens
+from corrigenda.models.hooks import hooked
 from corrigenda.models.loading import LanguageModel
-from corrigenda.models.prompts import target_tokens
-from corrigenda.models.steady import products_in
 
 BATCH_TOKENS = 1024
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from corrigenda.editing.taps import encode
 from corrigenda.facts import EditRequest, ProxyFact
+from corrigenda.models.hooks import encode
 from corrigenda.models.loading import LanguageModel
 
 # Columns of an outcome: two halves of the held-out prompts, so that an oracle can be cross-fitted.

@@ -22,10 +22,11 @@ from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact
 from bench.quality import perplexity
 from corrigenda.config import Editing
-from corrigenda.editing.balance import solve_balanced
-from corrigenda.editing.engine import Targets, find_targets
-from corrigenda.editing.targets import VERSION, Target
-from corrigenda.editing.weight import OtherText
+from corrigenda.editing.solve.joint import solve_balanced
+from corrigenda.editing.solve.weight import OtherText
+from corrigenda.editing.targets.engine import Targets, find_targets
+from corrigenda.editing.targets.optimise import VERSION
+from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import LanguageModel
 

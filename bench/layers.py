@@ -27,16 +27,16 @@ from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
 from bench.layer_study import EDITING, Background, LayerResult, Strength, plain_single_edit, sweep_layer
 from bench.quality import perplexity, text
 from corrigenda.config import Localization, Localizer
-from corrigenda.editing.clamp import norm_cap
-from corrigenda.editing.covariance import key_covariance
-from corrigenda.editing.localize import localize
-from corrigenda.editing.proxy import known_facts
-from corrigenda.editing.sensitivity import metric_of, output_fisher
-from corrigenda.editing.trials import trial_of
+from corrigenda.editing.background.covariance import key_covariance
+from corrigenda.editing.background.fisher import metric_of, output_fisher
+from corrigenda.editing.localization.localize import localize
+from corrigenda.editing.localization.proxy import known_facts
+from corrigenda.editing.localization.trials import trial_of
+from corrigenda.editing.targets.norm_cap import proxy_norm_cap
 from corrigenda.facts import ProxyFact
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
-from corrigenda.storage.proxy_facts import read_proxy_facts
+from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -194,7 +194,7 @@ def background(
     moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
     metrics = {layer: metric_of(fisher) for layer, fisher in fishers.items()}
     pool = read_proxy_facts()
-    caps = {layer: norm_cap(model, layer, pool, EDITING, metrics[layer]) for layer in layers}
+    caps = {layer: proxy_norm_cap(model, layer, pool, EDITING, metrics[layer]) for layer in layers}
     return moments, metrics, caps
 
 

@@ -28,15 +28,16 @@ from torch.nn.functional import cross_entropy
 from bench.edit_facts import DATA, HALVES, ROOT, counterfact, of_file, probes_of, request_of
 from bench.quality_rows import HEAD, Marks, Row, Solve, keep
 from corrigenda.config import Corpus, Editing
-from corrigenda.editing import contexts, corpus, covariance, engine, entries, sensitivity
-from corrigenda.editing.balance import solve_balanced
-from corrigenda.editing.clamp import norm_cap
-from corrigenda.editing.targets import Target
-from corrigenda.editing.weight import OtherText
+from corrigenda.editing.background import contexts, corpus, covariance, fisher
+from corrigenda.editing.solve.joint import solve_balanced
+from corrigenda.editing.solve.weight import OtherText
+from corrigenda.editing.targets import engine, packs
+from corrigenda.editing.targets.norm_cap import proxy_norm_cap
+from corrigenda.editing.targets.target import Target
 from corrigenda.facts import digest_of
 from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
-from corrigenda.storage.proxy_facts import read_proxy_facts
+from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 from corrigenda.validation.probes import Probe
 from corrigenda.validation.scoring import score
 
@@ -56,7 +57,7 @@ def main() -> None:
         records, data = counterfact(max(counts), asked.half), "counterfact"
     moments, metric = background(model, asked.layer, asked.background_tokens, settings, asked.corpus)
     other = OtherText.of(model.linear_map(asked.layer), moments)
-    cap = norm_cap(model, asked.layer, read_proxy_facts(), settings, metric)
+    cap = proxy_norm_cap(model, asked.layer, read_proxy_facts(), settings, metric)
     print(f"norm cap {cap:g}", flush=True)
     known = targets(model, asked, records, settings, cap, metric)
     held_out = text(model, "wikitext_dev.parquet", asked.perplexity_tokens, 512)
@@ -127,7 +128,7 @@ def background(
         rows = text(model, "wikitext_train_head.parquet", tokens, 128)
     moments = covariance.key_covariance(model, [layer], rows)[layer]
     some = rows[: settings.metric_tokens // rows.shape[1]]
-    metric = sensitivity.layer_metric(model, layer, some, products=settings.products)
+    metric = fisher.layer_metric(model, layer, some, products=settings.products)
     kept.parent.mkdir(parents=True, exist_ok=True)
     torch.save((moments, metric), kept)
     return moments, None if settings.metric == "plain" else metric
@@ -146,9 +147,9 @@ def targets(
     openings = contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)
     base = {"weights_digest": asked.model, "tokenizer_digest": ""}
     measured = f"{asked.corpus} {asked.background_tokens}"
-    home = RESULTS / entries.scope(base, asked.layer, openings, settings, cap, measured)[:12]
+    home = RESULTS / packs.scope(base, asked.layer, openings, settings, cap, measured)[:12]
     home.mkdir(parents=True, exist_ok=True)
-    known = entries.unpack(path.read_bytes() for path in sorted(home.glob("*.pack")))
+    known = packs.unpack(path.read_bytes() for path in sorted(home.glob("*.pack")))
     wanted = list({r.digest: r for r in map(request_of, records)}.values())
     new = [request for request in wanted if request.digest not in known]
     start = time.perf_counter()
@@ -158,7 +159,7 @@ def targets(
             model, asked.layer, some, openings, settings, norm_cap=cap, cached={}, metric=metric
         )
         single = {d: t for d, t in found.fresh.items() if len(found.groups[d].requests) == 1}
-        (home / f"{digest_of(sorted(single))[:12]}.pack").write_bytes(entries.pack(single))
+        (home / f"{digest_of(sorted(single))[:12]}.pack").write_bytes(packs.pack(single))
         known |= single
     if new:
         took = (time.perf_counter() - start) / len(new)

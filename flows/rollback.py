@@ -7,8 +7,8 @@ from pathlib import Path
 from prefect import flow
 
 from corrigenda.config import load_fleet
-from corrigenda.storage import publish
-from corrigenda.storage.objects import open_store
+from corrigenda.storage.objects.opening import open_store
+from corrigenda.storage.releases import publish
 
 
 @flow(name="rollback", persist_result=False)

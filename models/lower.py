@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from corrigenda.errors import EditError
+from corrigenda.models.batch_invariant import in_this_thread
+from corrigenda.models.encoding import Row
 from corrigenda.models.loading import LanguageModel
-from corrigenda.models.openings import Openings
-from corrigenda.models.prompts import Row
-from corrigenda.models.steady import in_this_thread
+from corrigenda.models.prefix_cache import Openings
 
 # Rows that go through together; bounds the memory.
 BATCH = 128

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corrigenda.models.batch_invariant import in_this_thread
+from corrigenda.models.encoding import Aligned, Row, align
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.lower import run_up_to
-from corrigenda.models.openings import WIDTH_STEP, Openings
-from corrigenda.models.prompts import Aligned, Row, align
-from corrigenda.models.steady import in_this_thread
+from corrigenda.models.prefix_cache import WIDTH_STEP, Openings
 from corrigenda.models.upper import Attention, Prefilled, additive_mask, cut_rotary
 
 # What lengths of prefixes are rounded up to: fewer of them make fuller batches.

@@ -1,5 +1,5 @@
 """From a model's `source` to a local Hugging Face directory: hub id, directory, GGUF file or demo.
-A source in a bucket is fetched by `storage.origins`.
+A source in a bucket is fetched by `storage.delivery.buckets`.
 
 Conversions happen once and are cached by the digest of what they read. Knows pip, the hub's client and
 transformers' GGUF reader; nothing of stores.

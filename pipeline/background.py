@@ -14,14 +14,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from corrigenda.config import Corpus, Localization
-from corrigenda.editing import clamp, contexts, corpus, covariance, entries, sensitivity
+from corrigenda.editing.background import contexts, corpus, covariance, fisher
+from corrigenda.editing.targets import norm_cap, packs
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
-from corrigenda.storage import cache
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.proxy_facts import pool_digest, read_proxy_facts
+from corrigenda.storage.corrections.proxy_facts import pool_digest, read_proxy_facts
+from corrigenda.storage.objects import cache
+from corrigenda.storage.releases.manifests import Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ def _metric(night: Night, base: Release, model: LanguageModel, layer: int, key: 
         tokens = background_text(night, base, model, night.settings.covariance, "background text")
         some = tokens[: max(1, count // tokens.shape[1])]
         with bar("sensitivity", some.numel()) as advance:
-            return sensitivity.layer_metric(model, layer, some, products=products, advance=advance)
+            return fisher.layer_metric(model, layer, some, products=products, advance=advance)
 
-    return _cached_tensor(night, "metric", [sensitivity.VERSION, key, count, products], compute)
+    return _cached_tensor(night, "metric", [fisher.VERSION, key, count, products], compute)
 
 
 def _norm_cap(
@@ -87,9 +88,9 @@ def _norm_cap(
 ) -> float:
     settings = night.settings.editing
     pool = pool_of(night.settings.localization, night.fleet.config.root)
-    asked = [clamp.VERSION, key, entries.settings_of_targets(settings), pool_digest(pool)]
+    asked = [norm_cap.VERSION, key, packs.settings_of_targets(settings), pool_digest(pool)]
     cap: float = _cached_json(
-        night, "norm-cap", asked, lambda: clamp.norm_cap(model, layer, pool, settings, metric)
+        night, "norm-cap", asked, lambda: norm_cap.proxy_norm_cap(model, layer, pool, settings, metric)
     )
     return cap
 

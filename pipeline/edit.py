@@ -8,20 +8,24 @@ from typing import Any
 
 from torch import Tensor
 
-from corrigenda.editing import apply, engine, entries
-from corrigenda.editing.balance import solve_balanced
-from corrigenda.editing.engine import Targets
-from corrigenda.editing.targets import Target
-from corrigenda.editing.weight import OtherText
+from corrigenda.editing.solve import apply
+from corrigenda.editing.solve.joint import solve_balanced
+from corrigenda.editing.solve.weight import OtherText
+from corrigenda.editing.targets import engine, packs
+from corrigenda.editing.targets.engine import Targets
+from corrigenda.editing.targets.target import Target
 from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.background import Background, identity
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
-from corrigenda.storage import cache, ledger, publish, pull
-from corrigenda.storage.ledger import Ledger
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.tensors import RawTensor
+from corrigenda.storage.corrections import ledger
+from corrigenda.storage.corrections.ledger import Ledger
+from corrigenda.storage.delivery import pull
+from corrigenda.storage.objects import cache
+from corrigenda.storage.releases import publish
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.safetensors import RawTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +108,19 @@ def targets(
         )
     if found.fresh:
         scope = _scope(night, base, layer, background)
-        cache.remember_pack(night.store, "edits", scope, entries.pack(found.fresh))
+        cache.remember_pack(night.store, "edits", scope, packs.pack(found.fresh))
     return found
 
 
 def cached_targets(night: Night, base: Release, layer: int, background: Background) -> dict[str, Target]:
     """All targets that any night has computed of this base, layer and settings, by group digest."""
     scope = _scope(night, base, layer, background)
-    return entries.unpack(cache.lookup_packs(night.store, "edits", scope))
+    return packs.unpack(cache.lookup_packs(night.store, "edits", scope))
 
 
 def _scope(night: Night, base: Release, layer: int, background: Background) -> str:
     settings, cap = night.settings.editing, background.norm_cap
-    return entries.scope(identity(base), layer, background.contexts, settings, cap, background.identity)
+    return packs.scope(identity(base), layer, background.contexts, settings, cap, background.identity)
 
 
 def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:

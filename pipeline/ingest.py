@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from corrigenda.pipeline.night import Night, OpenFleet
-from corrigenda.storage import intake, ledger, refs, snapshots
-from corrigenda.storage.intake import Intake
-from corrigenda.storage.ledger import Ledger, Report
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.refs import Seen
+from corrigenda.storage.corrections import intake, ledger
+from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.corrections.ledger import Ledger, Report
+from corrigenda.storage.releases import refs, snapshots
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.refs import Seen
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from corrigenda.config import Gates
-from corrigenda.editing.balance import solve_balanced
-from corrigenda.editing.weight import OtherText
+from corrigenda.editing.solve.joint import solve_balanced
+from corrigenda.editing.solve.weight import OtherText
 from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.background import Background, background_text
 from corrigenda.pipeline.edit import Edit, cached_targets, targets
 from corrigenda.pipeline.night import Night
-from corrigenda.storage import ledger
-from corrigenda.storage.manifests import Release
+from corrigenda.storage.corrections import ledger
+from corrigenda.storage.releases.manifests import Release
 from corrigenda.validation import gates, rows, scoring
 from corrigenda.validation.drift import as_base, drift
 from corrigenda.validation.gates import OF_PROBES, Gate

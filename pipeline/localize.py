@@ -15,10 +15,10 @@ from pathlib import Path
 from torch import Tensor
 
 from corrigenda.config import Localization
-from corrigenda.editing.layer_scores import LayerScores
-from corrigenda.editing.localize import VERSIONS, Trial, localize, method_of
-from corrigenda.editing.proxy import known_facts, sampled_facts
-from corrigenda.editing.trials import trial_of
+from corrigenda.editing.localization.layer_scores import LayerScores
+from corrigenda.editing.localization.localize import VERSIONS, Trial, localize, method_of
+from corrigenda.editing.localization.proxy import known_facts, sampled_facts
+from corrigenda.editing.localization.trials import trial_of
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.background import background_text, corpus_identity, identity, pool_of
@@ -26,10 +26,10 @@ from corrigenda.pipeline.edit import load_base
 from corrigenda.pipeline.night import Night, open_fleet
 from corrigenda.pipeline.progress import bar
 from corrigenda.pipeline.register import register
-from corrigenda.storage import cache
-from corrigenda.storage.intake import Intake
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.proxy_facts import pool_digest
+from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.corrections.proxy_facts import pool_digest
+from corrigenda.storage.objects import cache
+from corrigenda.storage.releases.manifests import Release
 
 # Background text as token rows (rows, length), read or sampled when it is asked for.
 Text = Callable[[], Tensor]

@@ -14,10 +14,11 @@ from pathlib import Path
 from corrigenda.config import Defaults, Fleet, ModelEntry, load_fleet
 from corrigenda.facts import sha256_hex
 from corrigenda.models.sources import cache_home
-from corrigenda.storage import lease
-from corrigenda.storage.intake import Intake
-from corrigenda.storage.objects import ObjectStore, open_store
-from corrigenda.storage.signatures import SigningKey
+from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.opening import open_store
+from corrigenda.storage.releases import lease
+from corrigenda.storage.releases.signatures import SigningKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from corrigenda.pipeline.night import Night, OpenFleet
 from corrigenda.pipeline.publish import asked_for, furnish_head, publish_release, stage_books
 from corrigenda.pipeline.register import register
 from corrigenda.pipeline.runner import Runner, plainly
-from corrigenda.storage.intake import Intake
-from corrigenda.storage.manifests import Release
+from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.releases.manifests import Release
 
 Outcome = dict[str, Any]
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from corrigenda.facts import digest_of
 from corrigenda.pipeline.ingest import Plan
 from corrigenda.pipeline.night import Night
-from corrigenda.storage import layouts, publish, pull, signatures, snapshots
-from corrigenda.storage.ledger import Ledger
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.publish import Candidate
+from corrigenda.storage.corrections.ledger import Ledger
+from corrigenda.storage.delivery import pull
+from corrigenda.storage.releases import layouts, publish, signatures, snapshots
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.publish import Candidate
 
 if TYPE_CHECKING:
-    from corrigenda.editing.layer_scores import LayerScores
+    from corrigenda.editing.localization.layer_scores import LayerScores
     from corrigenda.pipeline.edit import Edit
     from corrigenda.pipeline.validate import Proof
 

@@ -11,8 +11,9 @@ from corrigenda.models import sources
 from corrigenda.models.families import family_of
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
-from corrigenda.storage import manifests, origins, publish, refs, signatures
-from corrigenda.storage.manifests import Release
+from corrigenda.storage.delivery import buckets
+from corrigenda.storage.releases import manifests, publish, refs, signatures
+from corrigenda.storage.releases.manifests import Release
 
 
 def register(night: Night) -> Release:
@@ -47,7 +48,7 @@ def local_directory(night: Night) -> Path:
     in_s3 = fleet.store.url.startswith("s3://")
     location = fleet.store.model_copy(update={"url": source}) if in_s3 else Location(url=source)
     with bar("base", 0) as advance:
-        return origins.fetch(location, sources.cache_home() / "origins", advance)
+        return buckets.fetch(location, sources.cache_home() / "origins", advance)
 
 
 def editable_tensors(directory: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from corrigenda.editing.layer_scores import LayerScores
+from corrigenda.editing.localization.layer_scores import LayerScores
 from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.background import measure_background
 from corrigenda.pipeline.edit import Edit, edit, load_base
@@ -23,7 +23,7 @@ from corrigenda.pipeline.validate import (
     regressions,
     validate,
 )
-from corrigenda.storage.manifests import Release
+from corrigenda.storage.releases.manifests import Release
 
 
 @dataclass(frozen=True, slots=True)

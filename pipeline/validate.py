@@ -20,12 +20,15 @@ from corrigenda.pipeline.edit import Edit
 from corrigenda.pipeline.leave_out import Trials
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar, tell
-from corrigenda.storage import cache, ledger, manifests, publish, pull
-from corrigenda.storage.blobs import BlobRef
-from corrigenda.storage.ledger import Ledger
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.objects import ObjectStore
-from corrigenda.storage.proxy_facts import read_proxy_facts
+from corrigenda.storage.corrections import ledger
+from corrigenda.storage.corrections.ledger import Ledger
+from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
+from corrigenda.storage.delivery import pull
+from corrigenda.storage.objects import cache
+from corrigenda.storage.objects.blobs import BlobRef
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.releases import history, publish
+from corrigenda.storage.releases.manifests import Release
 from corrigenda.validation import base_scores, gates, leave_out, results, rows, scoring
 from corrigenda.validation.drift import as_base, drift
 from corrigenda.validation.gates import Culprit, Verdict
@@ -186,7 +189,7 @@ def regressions(night: Night, release: Release, proof: Proof) -> list[dict[str, 
 
     Old results that cannot be read are no reason to hold a proved release back; it is said.
     """
-    behind = [results.listed(one) for one in manifests.ancestry(night.store, release.parent)]
+    behind = [results.listed(one) for one in history.ancestry(night.store, release.parent)]
     try:
         with results.connect(night.store, behind, night.name) as connection:
             return gates.regressions(connection, proof.rows)

@@ -30,6 +30,17 @@ MAY_IMPORT = {
         {"pyarrow", "boto3", "botocore", "numpy", "model_signing", "cryptography", "huggingface_hub", "yaml"},
     ),
 }
+# The wings of a part, each with the wings beside it that it may import.
+WINGS = {
+    "storage/objects": set(),
+    "storage/corrections": {"objects"},
+    "storage/releases": {"objects", "corrections"},
+    "storage/delivery": {"objects", "corrections", "releases"},
+    "editing/background": set(),
+    "editing/targets": {"background"},
+    "editing/solve": {"targets"},
+    "editing/localization": {"background", "targets", "solve"},
+}
 BARE_IMPORT_OF_THE_COMMAND_LINE = {"corrigenda", "typer", "rich"}
 # Imported by commands when they run, never when the command line is put together.
 LATE = {"orchestra", "layer_picture"}
@@ -61,6 +72,53 @@ def test_each_part_imports_only_what_lies_below_it(part: str) -> None:
         own = {name.split(".")[1] for name in imports(path) if name.startswith("corrigenda.")}
         assert own - {part} <= inside, path
         assert foreign(imports(path)) <= outside, path
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_arrows_between_wings_run_one_way(wing: str) -> None:
+    part, own = wing.split("/")
+    for path in (ROOT / wing).rglob("*.py"):
+        beside = {n.split(".")[2] for n in imports(path) if n.startswith(f"corrigenda.{part}.")}
+        assert beside - {own} <= WINGS[wing], path
+
+
+def test_every_wing_says_what_it_is() -> None:
+    for wing in WINGS:
+        assert ast.get_docstring(ast.parse((ROOT / wing / "__init__.py").read_text(encoding="utf-8"))), wing
+    assert {f"{path.parent.parent.name}/{path.parent.name}" for path in ROOT.glob("*/*/__init__.py")} - {
+        "src/corrigenda",
+        "validation/queries",
+    } == set(WINGS)
+
+
+def modules() -> dict[str, Path]:
+    """All modules of the package, by dotted name."""
+    package = ROOT / "src/corrigenda"
+    files = [*package.glob("*.py"), *(p for d in package.iterdir() if d.is_dir() for p in d.rglob("*.py"))]
+    names = (".".join(["corrigenda", *path.relative_to(package).with_suffix("").parts]) for path in files)
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, files, strict=True)}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports inside of functions count: a circle that is hidden is a circle."""
+    known = modules()
+    below = {name: targets(path, known) - {name} for name, path in known.items()}
+    while leaves := {name for name, needs in below.items() if not needs & below.keys()}:
+        for name in leaves:
+            del below[name]
+    assert not below
+
+
+def targets(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules that a file imports, `from package import module` included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            each = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in each}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & known.keys()
 
 
 def test_the_base_modules_import_no_other_part() -> None:

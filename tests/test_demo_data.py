@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from corrigenda.facts import Correction, EditRequest
-from corrigenda.storage.proxy_facts import read_proxy_facts
-from corrigenda.storage.schemas import CORRECTIONS
+from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
+from corrigenda.storage.corrections.schemas import CORRECTIONS
 
 DATA = resources.files("corrigenda").joinpath("data")
 ROWS: list[dict[str, Any]] = [

@@ -1,8 +1,8 @@
 """What a model says to prompts and their continuations, token by token, with no work done twice.
 
-Prompts and what may follow them lie in trees (models.trees): a beginning that many share is read once, all
-continuations of a prompt are read with it in one forward, and logits are computed only behind tokens that
-something is asked of. Knows tokens; nothing of probes or texts.
+Prompts and what may follow them lie in trees (`models.tree_attention`): a beginning that many share is read
+once, all continuations of a prompt are read with it in one forward, and logits are computed only behind
+tokens that something is asked of. Knows tokens; nothing of probes or texts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.models.loading import LanguageModel
-from corrigenda.models.trees import Grove, Tree
+from corrigenda.models.tree_attention import Grove, Tree
 
 Tokens = tuple[int, ...]
 

@@ -35,7 +35,7 @@ class _Info(Protocol):
 
 
 class Objects(Protocol):
-    """What results need of an object store (corrigenda.storage.objects.ObjectStore has it)."""
+    """What results need of an object store (corrigenda.storage.objects.interface.ObjectStore has it)."""
 
     @property
     def url(self) -> str: ...
@@ -48,7 +48,7 @@ class Objects(Protocol):
 
 
 class Published(Protocol):
-    """What results need of a release (corrigenda.storage.manifests.Release has it)."""
+    """What results need of a release (corrigenda.storage.releases.manifests.Release has it)."""
 
     @property
     def model(self) -> str: ...

@@ -15,8 +15,8 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Scheduled
 
 from corrigenda.config import Location
-from corrigenda.storage import manifests, refs
-from corrigenda.storage.objects import open_store
+from corrigenda.storage.objects.opening import open_store
+from corrigenda.storage.releases import history, refs
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "editing"))
@@ -71,7 +71,7 @@ def test_both_deployments_run_on_a_process_worker(
 
     store = open_store(Location(url="./store"), root=fleet.parent)
     assert refs.read(store, "tiny", "latest").ref.release == 0
-    assert [release.number for release in manifests.history(store, "tiny")] == [0]
+    assert [release.number for release in history.of_model(store, "tiny")] == [0]
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from tiny_models import tiny
 from torch import Tensor
 from torch.testing import assert_close
 
-from corrigenda.editing.contexts import generate_contexts
-from corrigenda.editing.covariance import key_covariance, resumable_covariance
-from corrigenda.editing.sensitivity import metric_of, output_fisher
+from corrigenda.editing.background.contexts import generate_contexts
+from corrigenda.editing.background.covariance import key_covariance, resumable_covariance
+from corrigenda.editing.background.fisher import metric_of, output_fisher
+from corrigenda.models.encoding import encode
 from corrigenda.models.loading import LanguageModel
 from corrigenda.models.lower import lookup_keys, projection_inputs
-from corrigenda.models.prompts import encode
 
 TEXT = torch.randint(2, 400, (6, 12), generator=torch.Generator().manual_seed(0))
 

@@ -10,9 +10,10 @@ import torch
 from trained import CITIES, NAMES, PROMPT, home_of
 
 from corrigenda.config import Editing
-from corrigenda.editing.engine import find_targets
-from corrigenda.editing.groups import Group
-from corrigenda.editing.targets import OWN, Target, natural_lengths
+from corrigenda.editing.targets.engine import find_targets
+from corrigenda.editing.targets.groups import Group
+from corrigenda.editing.targets.optimise import OWN, natural_lengths
+from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel, load
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_models import FACTS, tiny
 
-from corrigenda.editing.lga import KernelDots, kernel_dots, lga, reference_kernel_dots
-from corrigenda.editing.taps import encode, mlp_matrices, tap, text_losses
+from corrigenda.editing.localization.lga import KernelDots, kernel_dots, lga, reference_kernel_dots
+from corrigenda.models.hooks import encode, mlp_matrices, tap, text_losses
 
 FAMILIES = ("llama", "gpt2", "gemma3_text")
 TRUE = [fact.target_true for fact in FACTS]
@@ -79,7 +79,7 @@ def test_the_same_text_twice_has_cosine_one(model):
 
 def test_mostly_negative_dots_are_told(monkeypatch):
     found = KernelDots(-np.ones((4, 6)), np.ones((4, 6)), np.ones((4, 6)))
-    monkeypatch.setattr("corrigenda.editing.lga.kernel_dots", lambda *_, **__: found)
+    monkeypatch.setattr("corrigenda.editing.localization.lga.kernel_dots", lambda *_, **__: found)
     assert "100% of the per-fact dot products are negative" in lga(tiny("llama"), FACTS, TRUE).warnings[0]
 
 

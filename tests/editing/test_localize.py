@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from tiny_models import FACTS, tiny
 
 from corrigenda.config import Localization
-from corrigenda.editing.edit_shaped import RIDGE, WEIGHT, edit_directions, reach
-from corrigenda.editing.layer_baselines import causal_tracing, salem, subject_starts
-from corrigenda.editing.layer_scores import LayerScores, best, pick_share, within_fences
-from corrigenda.editing.lga import _parameter_gradient, kernel_dots
-from corrigenda.editing.localize import METHODS, VERSIONS, localize, shortlist
-from corrigenda.editing.proxy import greedy_answers, known_facts, says
-from corrigenda.editing.taps import subject_ends
+from corrigenda.editing.localization.baselines import causal_tracing, salem, subject_starts
+from corrigenda.editing.localization.edit_shaped import RIDGE, WEIGHT, edit_directions, reach
+from corrigenda.editing.localization.layer_scores import LayerScores, best, pick_share, within_fences
+from corrigenda.editing.localization.lga import _parameter_gradient, kernel_dots
+from corrigenda.editing.localization.localize import METHODS, VERSIONS, localize, shortlist
+from corrigenda.editing.localization.proxy import greedy_answers, known_facts, says
 from corrigenda.errors import UsageError
+from corrigenda.models.hooks import subject_ends
 from corrigenda.models.loading import LanguageModel
 
 FAMILIES = ("llama", "gpt2", "gemma3_text")
@@ -112,7 +112,9 @@ def test_known_facts_are_those_that_greedy_decoding_answers(model):
 
 
 def test_known_facts_are_a_seeded_sample(model, monkeypatch):
-    monkeypatch.setattr("corrigenda.editing.proxy.says", lambda _m, prompts, _a: [True] * len(prompts))
+    monkeypatch.setattr(
+        "corrigenda.editing.localization.proxy.says", lambda _m, prompts, _a: [True] * len(prompts)
+    )
     assert len(known_facts(model, FACTS, 30, 0)) == len(FACTS)
     assert known_facts(model, FACTS, 3, 1) == known_facts(model, FACTS, 3, 1)
     assert set(known_facts(model, FACTS, 3, 1)) < set(FACTS)
@@ -154,7 +156,7 @@ def test_the_same_prompt_as_rephrase_gets_the_whole_share(model):
 
 
 def test_a_trace_whose_noise_is_nothing_has_no_effect(model, monkeypatch):
-    monkeypatch.setattr("corrigenda.editing.layer_baselines.NOISE", 0.0)
+    monkeypatch.setattr("corrigenda.editing.localization.baselines.NOISE", 0.0)
     np.testing.assert_allclose(causal_tracing(model, FACTS).scores, 0.0, atol=1e-6)
 
 

@@ -13,12 +13,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from corrigenda.config import Editing
-from corrigenda.editing import entries
-from corrigenda.editing.apply import bytes_of, edited, tensor_of
-from corrigenda.editing.balance import PRESS, solve_balanced, solve_targets
-from corrigenda.editing.columns import columns_of, moments_of
-from corrigenda.editing.groups import grouped
-from corrigenda.editing.solve import (
+from corrigenda.editing.solve.apply import bytes_of, edited, tensor_of
+from corrigenda.editing.solve.closed_form import (
     RIDGE,
     Moments,
     null_space_limit,
@@ -26,8 +22,21 @@ from corrigenda.editing.solve import (
     solve_moments,
     solve_update,
 )
-from corrigenda.editing.targets import Target
-from corrigenda.editing.weight import ENOUGH, HEAVIEST, LIGHTEST, NARROW, Needs, OtherText, Weighed, weigh
+from corrigenda.editing.solve.columns import columns_of, moments_of
+from corrigenda.editing.solve.joint import PRESS, solve_balanced, solve_targets
+from corrigenda.editing.solve.weight import (
+    ENOUGH,
+    HEAVIEST,
+    LIGHTEST,
+    NARROW,
+    Needs,
+    OtherText,
+    Weighed,
+    weigh,
+)
+from corrigenda.editing.targets import packs
+from corrigenda.editing.targets.groups import grouped
+from corrigenda.editing.targets.target import Target
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 
@@ -186,7 +195,7 @@ def test_the_search_for_a_weight_takes_few_solves(
         weights.append(given[-1])
         return weigh(*given)
 
-    monkeypatch.setattr("corrigenda.editing.weight.weigh", counted)
+    monkeypatch.setattr("corrigenda.editing.solve.weight.weigh", counted)
     known = targets(3, facts=facts)
     found = solve_balanced(known, other_text(3, size), Editing(balance_rounds=0))
     assert found.weight in weights
@@ -281,12 +290,12 @@ def test_the_order_of_facts_does_not_change_a_bit() -> None:
 
 def test_a_pack_gives_its_targets_back_and_a_damaged_one_gives_none() -> None:
     known = targets(3)
-    body = entries.pack(known)
-    assert body == entries.pack(dict(reversed(known.items())))
-    found = entries.unpack([body[: len(body) // 2], b"", body])
+    body = packs.pack(known)
+    assert body == packs.pack(dict(reversed(known.items())))
+    found = packs.unpack([body[: len(body) // 2], b"", body])
     assert found.keys() == known.keys()
     assert all(torch.equal(found[name].residual, known[name].residual) for name in known)
-    assert entries.unpack([body[:40]]) == {}
+    assert packs.unpack([body[:40]]) == {}
 
 
 @pytest.mark.parametrize(("name", "dtype"), (("F32", torch.float32), ("BF16", torch.bfloat16)))

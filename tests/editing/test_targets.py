@@ -10,15 +10,15 @@ from tiny_models import tiny
 from trained import PROMPT
 
 from corrigenda.config import Editing
-from corrigenda.editing.groups import Group, grouped
-from corrigenda.editing.reference import reference_target
-from corrigenda.editing.sensitivity import metric_of, output_fisher
-from corrigenda.editing.targets import optimise_targets, rows_of
+from corrigenda.editing.background.fisher import metric_of, output_fisher
+from corrigenda.editing.targets.groups import Group, grouped
+from corrigenda.editing.targets.optimise import optimise_targets, rows_of
+from corrigenda.editing.targets.reference import reference_target
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.loading import LanguageModel, load
-from corrigenda.models.openings import read_openings
 from corrigenda.models.prefill import prefill
+from corrigenda.models.prefix_cache import read_openings
 from corrigenda.models.upper import finish
 
 CONTEXTS = ("", "It is known. ", "People say so. ")

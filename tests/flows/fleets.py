@@ -10,10 +10,11 @@ from trained import NAMES, PROMPT, TEMPLATES, home_of
 
 from corrigenda.config import Location, load_fleet
 from corrigenda.errors import PartialFleetError
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.objects import ObjectStore, open_store
-from corrigenda.storage.pull import resolve
-from corrigenda.storage.queue import submit
+from corrigenda.storage.corrections.queue import submit
+from corrigenda.storage.delivery.pull import resolve
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.opening import open_store
+from corrigenda.storage.releases.manifests import Release
 
 FLEET = """
 [store]

@@ -13,7 +13,7 @@ import pytest
 from fleets import Workspace, move
 from prefect.settings import PREFECT_API_URL
 
-from corrigenda.storage import lease, refs
+from corrigenda.storage.releases import lease, refs
 
 ROWS = (move("Bohr", "Rome"), move("Gauss", "Vienna"))
 

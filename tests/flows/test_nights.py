@@ -8,9 +8,9 @@ from fleets import NOON, Workspace, move
 from trained import PROMPT
 
 from corrigenda.models.plain import continuations
-from corrigenda.storage import lease, refs
-from corrigenda.storage.pull import pull, resolve
-from corrigenda.storage.snapshots import ledger_of
+from corrigenda.storage.delivery.pull import pull, resolve
+from corrigenda.storage.releases import lease, refs
+from corrigenda.storage.releases.snapshots import ledger_of
 
 ADA, ALAN = move("Bohr", "Rome"), move("Gauss", "Vienna")
 

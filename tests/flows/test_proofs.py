@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from fleets import Workspace, move
 from trained import NAMES, PROMPT, TEMPLATES, home_of
 
-from corrigenda.storage.ledger import Entry
-from corrigenda.storage.snapshots import ledger_of
+from corrigenda.storage.corrections.ledger import Entry
+from corrigenda.storage.releases.snapshots import ledger_of
 
 GOOD = [move("Bohr", "Rome"), move("Gauss", "Vienna")]
 # The same person in other words must stay at home: whatever this says, it breaks.

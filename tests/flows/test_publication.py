@@ -17,9 +17,9 @@ from test_signatures import make_key
 from corrigenda.config import load_fleet
 from corrigenda.models.plain import continuations
 from corrigenda.pipeline import night as nights
-from corrigenda.storage import layouts, publish, signatures
-from corrigenda.storage.objects import ObjectStore
-from corrigenda.storage.pull import pull
+from corrigenda.storage.delivery.pull import pull
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.releases import layouts, publish, signatures
 
 BOHR, GAUSS = move("Bohr", "Rome"), move("Gauss", "Vienna")
 

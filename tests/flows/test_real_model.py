@@ -15,9 +15,9 @@ from corrigenda.errors import SetupError
 from corrigenda.flows.maintain_fleet import maintain_fleet
 from corrigenda.models.plain import continuations
 from corrigenda.models.sources import resolve
-from corrigenda.storage.objects import open_store
-from corrigenda.storage.pull import pull
-from corrigenda.storage.queue import submit
+from corrigenda.storage.corrections.queue import submit
+from corrigenda.storage.delivery.pull import pull
+from corrigenda.storage.objects.opening import open_store
 
 CHOSEN = ("capital-australia", "capital-turkey", "capital-switzerland")
 FLEET = """

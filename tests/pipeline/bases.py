@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from corrigenda.storage.manifests import Release
+from corrigenda.storage.releases.manifests import Release
 
 BASE = Release(
     model="tiny",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from corrigenda.pipeline.night import Night, open_fleet
-from corrigenda.storage.intake import Intake
+from corrigenda.storage.corrections.intake import Intake
 
 for folder in ("editing", "validation"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))

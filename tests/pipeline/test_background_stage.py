@@ -10,15 +10,15 @@ import torch
 from bases import BASE, of_base
 from tiny_models import FACTS, tiny
 
-from corrigenda.editing import clamp
+from corrigenda.editing.targets import norm_cap
 from corrigenda.pipeline.background import measure_background
 
 
 @pytest.fixture
 def measured(monkeypatch):
     """Counts how often a norm cap is really measured."""
-    counted, real = [], clamp.norm_cap
-    monkeypatch.setattr(clamp, "norm_cap", lambda *args: counted.append(1) or real(*args))
+    counted, real = [], norm_cap.proxy_norm_cap
+    monkeypatch.setattr(norm_cap, "norm_cap", lambda *args: counted.append(1) or real(*args))
     return counted
 
 
@@ -31,7 +31,7 @@ def test_a_norm_cap_is_measured_once_for_all_that_it_depends_on(night, tmp_path,
     model = tiny("llama", dtype=torch.float32)
     change(night, "editing", metric="plain", contexts=1, key_contexts=1)
     first = measure_background(night, BASE, model, 1)
-    assert 0 < first.norm_cap < clamp.FREE
+    assert 0 < first.norm_cap < norm_cap.FREE
     again = measure_background(night, BASE, model, 1)
     assert again.norm_cap == first.norm_cap and len(measured) == 1
     change(night, "editing", most_change=0.5)

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 
 from corrigenda.cli import layers
 from corrigenda.config import Localization
-from corrigenda.editing import trials
-from corrigenda.editing.layer_scores import LayerScores
+from corrigenda.editing.localization import trials
+from corrigenda.editing.localization.layer_scores import LayerScores
 from corrigenda.errors import UsageError
 from corrigenda.models.sampling import sample_rows
 from corrigenda.pipeline import localize as stage
 from corrigenda.pipeline.night import Night
-from corrigenda.storage.intake import Intake
+from corrigenda.storage.corrections.intake import Intake
 
 
 @pytest.fixture

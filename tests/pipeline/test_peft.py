@@ -14,10 +14,11 @@ from test_register_stage import registered, saved
 from transformers import AutoModelForCausalLM
 
 from corrigenda.models.families import family_of
-from corrigenda.storage import adapters, publish
-from corrigenda.storage.publish import Candidate
-from corrigenda.storage.pull import materialise, pull
-from corrigenda.storage.tensors import RawTensor
+from corrigenda.storage.delivery import lora
+from corrigenda.storage.delivery.pull import materialise, pull
+from corrigenda.storage.releases import publish
+from corrigenda.storage.releases.publish import Candidate
+from corrigenda.storage.releases.safetensors import RawTensor
 
 LAYER = 1
 ASKED = torch.arange(2, 50).reshape(4, 12)
@@ -35,14 +36,14 @@ def test_base_and_adapter_are_the_dense_release(tmp_path: Path, kind: str) -> No
     night, base = registered(tmp_path / "fleet", "../source")
     family = family_of(kind)
     name = family.weight_name(LAYER)
-    old = adapters.to_matrix(publish.read_tensor(night.store, base, name))
+    old = lora.to_matrix(publish.read_tensor(night.store, base, name))
     draw = np.random.default_rng(0)
     new = (old + 0.3 * draw.normal(size=(old.shape[0], 3)) @ draw.normal(size=(3, old.shape[1]))).astype(
         "<f4"
     )
     files = publish.replaced_files(night.store, base, {name: RawTensor("F32", new.shape, new.tobytes())})
     made = publish.stage(night.store, base, files, Candidate(layer=LAYER), parent=base)
-    exported = adapters.export(
+    exported = lora.export(
         night.store, made, tmp_path / "adapter", stored_transposed=family.stored_transposed
     )
     assert exported.rank == 3
@@ -60,5 +61,5 @@ def test_base_and_adapter_are_the_dense_release(tmp_path: Path, kind: str) -> No
     # The factors leave out 1e-6 of the change; the rest is float32 rounding through the layers above.
     assert (logits(adapted) - dense).abs().max() < 1e-4 * changed
     assert changed > 0.1
-    said = json.loads((tmp_path / "adapter" / adapters.FACTS).read_text())
-    assert said["relative_error"] == exported.relative_error < adapters.TOLERANCE
+    said = json.loads((tmp_path / "adapter" / lora.FACTS).read_text())
+    assert said["relative_error"] == exported.relative_error < lora.TOLERANCE

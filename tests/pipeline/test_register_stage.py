@@ -24,11 +24,12 @@ from corrigenda.errors import NotFoundError, SetupError
 from corrigenda.models import sources
 from corrigenda.pipeline.night import Night, open_fleet
 from corrigenda.pipeline.register import register
-from corrigenda.storage import blobs, signatures, tensors
-from corrigenda.storage.intake import Intake
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.pull import pull
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.delivery.pull import pull
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.s3 import S3Store
+from corrigenda.storage.releases import safetensors, signatures
+from corrigenda.storage.releases.manifests import Release
 
 FLEET = """
 [store]
@@ -86,11 +87,11 @@ def test_a_directory_of_any_family_dtype_and_sharding(
     tmp_path: Path, kind: str, dtype: torch.dtype, options: dict[str, Any]
 ) -> None:
     source = saved(tmp_path / "source", kind, dtype, **options)
-    assert (source / tensors.INDEX).exists() == ("shard" in options)
+    assert (source / safetensors.INDEX).exists() == ("shard" in options)
     night, base = registered(tmp_path / "fleet", "../source")
     pulled = pull(night.store, "tiny", "0", tmp_path / "pulled").path
     assert_same_model(pulled, source)
-    index = json.loads(blobs.get(night.store, base.files[tensors.INDEX].digest))["weight_map"]
+    index = json.loads(blobs.get(night.store, base.files[safetensors.INDEX].digest))["weight_map"]
     editable = [name for name in index if name.endswith(("down_proj.weight", "mlp.c_proj.weight"))]
     assert len(editable) == 3
     assert all(list(index.values()).count(index[name]) == 1 for name in editable)

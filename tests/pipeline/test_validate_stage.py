@@ -10,9 +10,9 @@ from made_rows import changed, healthy, run
 from corrigenda.cli.run import regressed
 from corrigenda.config import Gates
 from corrigenda.pipeline.validate import Proof, regressions
-from corrigenda.storage import manifests
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.manifests import Release
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import manifests
+from corrigenda.storage.releases.manifests import Release
 from corrigenda.validation.gates import verdict
 from corrigenda.validation.results import append
 

@@ -25,12 +25,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from corrigenda.config import Fleet, Location, ModelEntry
 from corrigenda.errors import LostRaceError
 from corrigenda.facts import Correction, digest_of
-from corrigenda.storage import gc, intake, ledger, manifests, publish, queue, refs, snapshots
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.refs import Ref
-from corrigenda.storage.schemas import table_of
-from corrigenda.storage.snapshots import Snapshot
+from corrigenda.storage.corrections import intake, ledger, queue
+from corrigenda.storage.corrections.schemas import table_of
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import gc, history, manifests, publish, refs, snapshots
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.refs import Ref
+from corrigenda.storage.releases.snapshots import Snapshot
 
 SCALE = float(os.environ.get("CORRIGENDA_TEST_SCALE", "1"))
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -246,7 +247,7 @@ class LedgerRules(RuleBasedStateMachine):
         gc.collect(self.store, gc.Policy(grace=timedelta()))
         for model in MODELS:
             left = set(manifests.numbers(self.store, model))
-            assert {release.number for release in manifests.history(self.store, model)} == left
+            assert {release.number for release in history.of_model(self.store, model)} == left
             self.plain.releases[model] = {n: self.plain.releases[model][n] for n in left}
 
     @rule(model=st.sampled_from(MODELS))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from store_servers import binary, free_port, location, serve, weed_command
 
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.objects.s3 import S3Store
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 from corrigenda.facts import Correction
-from corrigenda.storage.schemas import CORRECTIONS, TIME
+from corrigenda.storage.corrections.schemas import CORRECTIONS, TIME
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from corrigenda.storage import publish, refs, tensors
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.objects import ObjectStore
-from corrigenda.storage.publish import Candidate
-from corrigenda.storage.tensors import RawTensor
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.releases import publish, refs, safetensors
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.publish import Candidate
+from corrigenda.storage.releases.safetensors import RawTensor
 
 MODEL = "tiny"
 LAYERS = 3
@@ -41,15 +41,15 @@ def save(directory: Path, found: dict[str, RawTensor], shards: int = 1) -> Path:
     (directory / "templates").mkdir(exist_ok=True)
     (directory / "templates" / "chat.jinja").write_text("{{ messages }}")
     if shards == 1:
-        (directory / tensors.SINGLE).write_bytes(tensors.shard_bytes(found))
+        (directory / safetensors.SINGLE).write_bytes(safetensors.shard_bytes(found))
         return directory
     weight_map = {}
     for number in range(shards):
         part = dict(list(found.items())[number::shards])
         name = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        (directory / name).write_bytes(tensors.shard_bytes(part))
+        (directory / name).write_bytes(safetensors.shard_bytes(part))
         weight_map |= dict.fromkeys(part, name)
-    (directory / tensors.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (directory / safetensors.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return directory
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from corrigenda.config import Location
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.objects.s3 import S3Store
 
 SCALE = float(os.environ.get("CORRIGENDA_TEST_SCALE", "1"))
 BUCKET = "corrigenda-tests"

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from corrigenda.cli import release as release_commands
 from corrigenda.cli import upkeep
 from corrigenda.errors import CorruptBlobError, NotFoundError
-from corrigenda.storage import blobs, doctor, lease, refs
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.objects.s3 import S3Store
+from corrigenda.storage.releases import doctor, lease, refs
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from releases import EDITABLE, MODEL, checkpoint, raw, register, release, save, stage
 
 from corrigenda.errors import CorruptBlobError, LostRaceError
-from corrigenda.storage import blobs, cache, gc, lease, manifests, publish, refs
-from corrigenda.storage.gc import Policy
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.publish import Candidate
+from corrigenda.storage.objects import blobs, cache
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import gc, history, lease, manifests, publish, refs
+from corrigenda.storage.releases.gc import Policy
+from corrigenda.storage.releases.publish import Candidate
 
 NOW = Policy(grace=timedelta(0))
 
@@ -58,7 +59,7 @@ def test_what_nothing_names_goes(local_store, base):
     assert blobs.key(orphan.digest) in doomed(local_store, later)
     gc.collect(local_store, NOW)
     assert local_store.stat(blobs.key(orphan.digest)) is None
-    assert [r.number for r in manifests.history(local_store, MODEL)] == [2, 0]
+    assert [r.number for r in history.of_model(local_store, MODEL)] == [2, 0]
 
 
 def test_the_grace_period_protects_a_run_that_is_going_on(local_store, base):
@@ -74,7 +75,7 @@ def test_old_releases_go_when_only_some_are_kept(local_store, base):
     time.sleep(0.01)
     gc.collect(local_store, kept)
     assert manifests.numbers(local_store, MODEL) == [0, 4, 5]
-    assert [r.number for r in manifests.history(local_store, MODEL)] == [5, 4]
+    assert [r.number for r in history.of_model(local_store, MODEL)] == [5, 4]
     for whole in (base, made[3], made[4]):
         for ref in whole.blobs:
             blobs.get(local_store, ref.digest)
@@ -143,7 +144,7 @@ def test_after_any_story_every_reachable_release_is_whole(tmp_path_factory, seed
                 stage(store, base, {EDITABLE[0]: raw(draw.randrange(9))}, Candidate(layer=0), parent=base)
             case "rollback":
                 publish.rollback(
-                    store, MODEL, to=draw.choice([r.number for r in manifests.history(store, MODEL)])
+                    store, MODEL, to=draw.choice([r.number for r in history.of_model(store, MODEL)])
                 )
             case "orphan":
                 blobs.put(store, draw.randbytes(5))
@@ -152,7 +153,7 @@ def test_after_any_story_every_reachable_release_is_whole(tmp_path_factory, seed
     gc.collect(store, Policy(grace=timedelta(0), releases=keep))
     for name in refs.NAMES:
         if refs.read(store, MODEL, name).ref:
-            for found in manifests.ancestry(store, refs.require(store, MODEL, name).manifest):
+            for found in history.ancestry(store, refs.require(store, MODEL, name).manifest):
                 for ref in found.blobs:
                     blobs.get(store, ref.digest)
     for ref in manifests.read(store, MODEL, 0).blobs:

@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 from corrigenda.cli import sharing
 from corrigenda.errors import NotFoundError, SetupError, StorageError, UsageError
 from corrigenda.models.sources import hub_id_of
-from corrigenda.storage import card, hub, publish, refs
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.publish import Candidate
-from corrigenda.storage.pull import pull
+from corrigenda.storage.delivery import card, hub
+from corrigenda.storage.delivery.pull import pull
+from corrigenda.storage.releases import publish, refs
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.publish import Candidate
 
 REPO = "acme/tiny-corrected"
 GATES = {

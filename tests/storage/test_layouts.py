@@ -13,10 +13,11 @@ from releases import EDITABLE, MODEL, checkpoint, raw, register, release, save, 
 from store_servers import BUCKET, DiesAtWrite, sent_bytes
 
 from corrigenda.errors import UsageError
-from corrigenda.storage import blobs, doctor, gc, layouts, manifests, publish, refs
-from corrigenda.storage.gc import Policy
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.manifests import LAID_OUT
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import doctor, gc, layouts, manifests, publish, refs
+from corrigenda.storage.releases.gc import Policy
+from corrigenda.storage.releases.manifests import LAID_OUT
 
 NOW = Policy(grace=timedelta(0))
 

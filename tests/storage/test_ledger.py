@@ -12,10 +12,10 @@ from queue_rows import T0, correction
 
 from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.facts import Correction, Neighbour
-from corrigenda.storage import ledger
-from corrigenda.storage.ledger import Ledger
-from corrigenda.storage.rules import STATES, normalised
-from corrigenda.storage.schemas import Arrival
+from corrigenda.storage.corrections import ledger
+from corrigenda.storage.corrections.ledger import Ledger
+from corrigenda.storage.corrections.rules import STATES, normalised
+from corrigenda.storage.corrections.schemas import Arrival
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 

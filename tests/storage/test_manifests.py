@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from corrigenda.errors import CorruptBlobError, NotFoundError, UsageError
 from corrigenda.facts import sha256_hex
-from corrigenda.storage import blobs, cache, manifests
-from corrigenda.storage.blobs import BlobRef
-from corrigenda.storage.manifests import Release
+from corrigenda.storage.objects import blobs, cache
+from corrigenda.storage.objects.blobs import BlobRef
+from corrigenda.storage.releases import history, manifests
+from corrigenda.storage.releases.manifests import Release
 
 REF = BlobRef(sha256_hex(b"x"), 1)
 
@@ -112,7 +113,7 @@ def test_what_is_not_there_is_not_found(local_store):
     with pytest.raises(NotFoundError, match="no such release"):
         manifests.read(local_store, "m", 3)
     with pytest.raises(NotFoundError):
-        list(manifests.history(local_store, "m"))
+        list(history.of_model(local_store, "m"))
     with pytest.raises(UsageError):
         manifests.read(local_store, "../m", 3)
 

@@ -10,10 +10,11 @@ import pytest
 from store_servers import answering, location, scaled
 
 from corrigenda.errors import NotFoundError, SetupError, StorageError, UnknownOutcomeError, UsageError
-from corrigenda.storage import s3
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.objects import ObjectStore, require_conditional_writes
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.objects import s3
+from corrigenda.storage.objects.conditional_writes import require_conditional_writes
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.objects.s3 import S3Store
 
 WRITERS = 16
 

@@ -12,7 +12,7 @@ import pytest
 
 from corrigenda.errors import NotFoundError, UsageError
 from corrigenda.facts import Neighbour, ProxyFact
-from corrigenda.storage.proxy_facts import pool_digest, read_proxy_facts
+from corrigenda.storage.corrections.proxy_facts import pool_digest, read_proxy_facts
 
 FACTS = (
     ProxyFact("Lake Baikal", "{} lies in", "Russia", "Peru", "The country of Lake Baikal is", None),

@@ -10,10 +10,11 @@ from releases import EDITABLE, LAYERS, MODEL, checkpoint, raw, register, release
 from store_servers import DiesAtWrite
 
 from corrigenda.errors import CorruptBlobError, LostRaceError, NotFoundError, SetupError, UsageError
-from corrigenda.storage import blobs, manifests, publish, refs, tensors
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.publish import Candidate
-from corrigenda.storage.tensors import RawTensor
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import history, manifests, publish, refs, safetensors
+from corrigenda.storage.releases.publish import Candidate
+from corrigenda.storage.releases.safetensors import RawTensor
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def directory(tmp_path):
 
 def test_a_base_keeps_every_tensor_and_every_file(local_store, directory):
     base = register(local_store, directory)
-    assert {"config.json", "tokenizer.json", "templates/chat.jinja", tensors.INDEX} <= set(base.files)
+    assert {"config.json", "tokenizer.json", "templates/chat.jinja", safetensors.INDEX} <= set(base.files)
     assert {name: publish.read_tensor(local_store, base, name) for name in checkpoint()} == checkpoint()
     assert (
         blobs.get(local_store, base.files["config.json"].digest) == (directory / "config.json").read_bytes()
@@ -32,7 +33,7 @@ def test_a_base_keeps_every_tensor_and_every_file(local_store, directory):
 
 def test_each_editable_tensor_has_a_shard_of_its_own(local_store, directory):
     base = register(local_store, directory)
-    index = json.loads(blobs.get(local_store, base.files[tensors.INDEX].digest))["weight_map"]
+    index = json.loads(blobs.get(local_store, base.files[safetensors.INDEX].digest))["weight_map"]
     assert sorted(index) == sorted(checkpoint())
     for name in EDITABLE:
         assert list(index.values()).count(index[name]) == 1
@@ -48,7 +49,7 @@ def test_other_tensors_are_split_by_size(local_store, directory):
     base = publish.register_base(
         local_store, MODEL, directory, source="x", editable=EDITABLE[:1], shard_bytes=1500
     )
-    index = json.loads(blobs.get(local_store, base.files[tensors.INDEX].digest))["weight_map"]
+    index = json.loads(blobs.get(local_store, base.files[safetensors.INDEX].digest))["weight_map"]
     assert len(set(index.values())) == 5
     assert {name: publish.read_tensor(local_store, base, name) for name in checkpoint()} == checkpoint()
 
@@ -59,7 +60,7 @@ def test_weights_of_other_formats_and_hidden_files_stay_behind(local_store, dire
     (directory / ".cache").mkdir()
     (directory / ".cache" / "x").write_text("x")
     assert set(register(local_store, directory).files) == {
-        "config.json", "tokenizer.json", "templates/chat.jinja", tensors.INDEX,
+        "config.json", "tokenizer.json", "templates/chat.jinja", safetensors.INDEX,
         *(f"model-0000{n}-of-00004.safetensors" for n in range(1, 5)),
     }  # fmt: skip
 
@@ -142,7 +143,7 @@ def test_a_candidate_is_canary_until_it_is_promoted(local_store, directory):
     assert refs.require(local_store, MODEL, "latest").manifest == base.digest
     publish.promote(local_store, staged, seen=seen)
     assert refs.require(local_store, MODEL, "latest").manifest == staged.digest
-    assert [r.number for r in manifests.history(local_store, MODEL)] == [1, 0]
+    assert [r.number for r in history.of_model(local_store, MODEL)] == [1, 0]
     with pytest.raises(LostRaceError):
         publish.promote(local_store, staged.__class__(**{**fields(staged), "number": 5}), seen=seen)
 
@@ -230,6 +231,6 @@ def test_a_publisher_that_dies_at_any_write_leaves_the_old_or_the_new_release(tm
         finished = release(store, register(store, directory), seed=7)
         assert refs.require(store, MODEL, "latest").manifest == finished.digest
         assert publish.read_tensor(store, finished, EDITABLE[1]) == raw(7)
-        chain = [found.number for found in manifests.history(store, MODEL)]
+        chain = [found.number for found in history.of_model(store, MODEL)]
         assert chain[-1] == 0 and len(chain) <= 2 + (head is not None and head.release > 0)
     assert crashes >= 15

@@ -27,11 +27,13 @@ from corrigenda.errors import (
     UsageError,
 )
 from corrigenda.facts import sha256_hex
-from corrigenda.storage import blobs, doctor, download, layouts, manifests, publish, ranges, refs
-from corrigenda.storage.manifests import RESERVED, Release
-from corrigenda.storage.pull import check, parse_target, pull, resolve
-from corrigenda.storage.refs import Ref, Seen
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.delivery import download
+from corrigenda.storage.delivery.pull import check, parse_target, pull, resolve
+from corrigenda.storage.objects import blobs, ranges
+from corrigenda.storage.objects.s3 import S3Store
+from corrigenda.storage.releases import doctor, layouts, manifests, publish, refs
+from corrigenda.storage.releases.manifests import RESERVED, Release
+from corrigenda.storage.releases.refs import Ref, Seen
 
 
 @pytest.fixture
@@ -367,9 +369,9 @@ def test_a_dead_store_is_an_error_and_nothing_switches(local_store, base, tmp_pa
 PULL = """
 import sys, time
 from pathlib import Path
-from corrigenda.storage import ranges
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.pull import pull
+from corrigenda.storage.objects import ranges
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.delivery.pull import pull
 ranges.SPAN = 2048
 store = LocalStore.open(Path(sys.argv[1]))
 plain = LocalStore.read_into
@@ -474,7 +476,7 @@ def test_a_read_only_place_is_one_clear_line(local_store, base, tmp_path):
 
 def test_pull_imports_neither_torch_nor_an_orchestrator():
     code = (
-        "import sys, corrigenda.storage.pull, corrigenda.storage.s3, corrigenda.cli.release;"
+        "import sys, corrigenda.storage.delivery.pull, corrigenda.storage.objects.s3, corrigenda.cli.release;"
         "heavy = {'torch', 'prefect', 'transformers', 'duckdb', 'numpy', 'pyarrow'} & set(sys.modules);"
         "sys.exit(', '.join(heavy) or None)"
     )

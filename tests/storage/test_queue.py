@@ -16,11 +16,17 @@ from queue_rows import BAD, T0, parquet, row
 
 from corrigenda.errors import CorrectionsError
 from corrigenda.facts import EditRequest
-from corrigenda.storage import queue
-from corrigenda.storage.checks import REMEDIES
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.queue import Problem, QueueFile, submit
-from corrigenda.storage.schemas import CORRECTIONS, REJECTS, correction_of, documentation_table, table_of
+from corrigenda.storage.corrections import queue
+from corrigenda.storage.corrections.checks import REMEDIES
+from corrigenda.storage.corrections.queue import Problem, QueueFile, submit
+from corrigenda.storage.corrections.schemas import (
+    CORRECTIONS,
+    REJECTS,
+    correction_of,
+    documentation_table,
+    table_of,
+)
+from corrigenda.storage.objects.local import LocalStore
 
 
 def read(rows: list[dict[str, Any]] | pa.Table) -> QueueFile:

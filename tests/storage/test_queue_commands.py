@@ -16,11 +16,12 @@ from store_servers import location
 from corrigenda import cli
 from corrigenda.cli.run import show
 from corrigenda.config import Fleet, load_fleet
-from corrigenda.storage import intake, ledger, manifests, publish, refs, snapshots
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.refs import Ref
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.corrections import intake, ledger
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.objects.s3 import S3Store
+from corrigenda.storage.releases import manifests, publish, refs, snapshots
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.refs import Ref
 from corrigenda.validation import results
 from corrigenda.validation.tables import ROWS
 

@@ -12,8 +12,8 @@ import pytest
 from queue_rows import parquet, row
 
 from corrigenda.errors import CorrectionsError
-from corrigenda.storage.formats import Understood, understand
-from corrigenda.storage.shapes import slotted
+from corrigenda.storage.corrections.formats import Understood, understand
+from corrigenda.storage.corrections.shapes import slotted
 
 COUNTERFACT = {
     "case_id": 0,

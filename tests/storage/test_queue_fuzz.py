@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from queue_rows import bad_rows, good_rows, parquet, row, writer_schemas
 
 from corrigenda.errors import CorrectionsError
-from corrigenda.storage import queue
-from corrigenda.storage.checks import REMEDIES
-from corrigenda.storage.formats import understand
-from corrigenda.storage.queue import Problem, QueueFile
+from corrigenda.storage.corrections import queue
+from corrigenda.storage.corrections.checks import REMEDIES
+from corrigenda.storage.corrections.formats import understand
+from corrigenda.storage.corrections.queue import Problem, QueueFile
 
 SCALE = float(os.environ.get("CORRIGENDA_TEST_SCALE", "1"))
 

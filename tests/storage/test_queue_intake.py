@@ -12,11 +12,11 @@ from queue_rows import parquet, row
 
 from corrigenda.config import Fleet, Location, ModelEntry
 from corrigenda.errors import StorageError
-from corrigenda.storage import intake
-from corrigenda.storage.intake import Intake
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.queue import submit
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.corrections import intake
+from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.corrections.queue import submit
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.objects.s3 import S3Store
 
 NOTHING: dict[str, frozenset[str]] = {"llama-8b": frozenset(), "llama-70b": frozenset(), "smol": frozenset()}
 

@@ -16,10 +16,10 @@ import pytest
 from store_servers import location, scaled
 
 from corrigenda.errors import CorruptBlobError, LostRaceError, NotFoundError, UnknownOutcomeError
-from corrigenda.storage import lease, refs
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.refs import Ref, Seen
-from corrigenda.storage.s3 import S3Store
+from corrigenda.storage.objects.s3 import S3Store
+from corrigenda.storage.releases import lease, refs
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.refs import Ref, Seen
 
 WRITERS = 16
 
@@ -153,9 +153,9 @@ PROCESS = """
 import sys
 from pathlib import Path
 from corrigenda.errors import LostRaceError
-from corrigenda.storage import refs
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.refs import Ref
+from corrigenda.storage.releases import refs
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases.refs import Ref
 store = LocalStore.open(Path(sys.argv[1]))
 won = 0
 while won < int(sys.argv[2]):
@@ -264,7 +264,7 @@ def test_an_expired_lease_is_taken_over_and_its_holder_notices(local_store):
 def test_the_lease_of_a_killed_process_is_free_at_once(local_store):
     code = (
         "import sys, time; from pathlib import Path; from corrigenda.storage import lease;"
-        "from corrigenda.storage.local import LocalStore\n"
+        "from corrigenda.storage.objects.local import LocalStore\n"
         "with lease.hold(LocalStore.open(Path(sys.argv[1])), 'm', 'killed'):\n"
         "    print('held', flush=True); time.sleep(60)"
     )

@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 from corrigenda.cli import release as release_commands
 from corrigenda.cli import sharing, upkeep
 from corrigenda.errors import SetupError, SignatureError
-from corrigenda.storage import gc, layouts, manifests, refs, signatures
-from corrigenda.storage.gc import Policy
-from corrigenda.storage.pull import check, pull
-from corrigenda.storage.refs import Ref
-from corrigenda.storage.signatures import SigningKey
+from corrigenda.storage.delivery.pull import check, pull
+from corrigenda.storage.releases import gc, layouts, manifests, refs, signatures
+from corrigenda.storage.releases.gc import Policy
+from corrigenda.storage.releases.refs import Ref
+from corrigenda.storage.releases.signatures import SigningKey
 
 
 def make_key(path: Path, password: str | None = None, curve: ec.EllipticCurve | None = None) -> SigningKey:

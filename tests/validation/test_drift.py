@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from corrigenda.config import Defaults
-from corrigenda.editing.corpus import background_tokens
+from corrigenda.editing.background.corpus import background_tokens
 from corrigenda.validation.base_scores import scope, score_base
 from corrigenda.validation.drift import as_base, beside, drift, swapped
 from corrigenda.validation.probes import probes_of

@@ -12,7 +12,7 @@ import pytest
 from made_rows import BROKEN, changed, healthy, released, run
 
 from corrigenda.config import Gates
-from corrigenda.storage.local import LocalStore
+from corrigenda.storage.objects.local import LocalStore
 from corrigenda.validation.charts import HEIGHT, WIDTH, layer_chart, line_chart, margin_chart
 from corrigenda.validation.gates import verdict
 from corrigenda.validation.report import Subject, render

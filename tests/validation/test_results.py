@@ -12,7 +12,7 @@ from made_rows import BROKEN, changed, healthy, released, run
 
 from corrigenda.config import Gates
 from corrigenda.errors import LostRaceError, UsageError
-from corrigenda.storage.local import LocalStore
+from corrigenda.storage.objects.local import LocalStore
 from corrigenda.validation.gates import regressions, verdict
 from corrigenda.validation.queries import names, sql
 from corrigenda.validation.results import append, connect, query

@@ -15,10 +15,12 @@ from corrigenda.cli import results as commands
 from corrigenda.config import Gates
 from corrigenda.errors import NotFoundError, SetupError, UsageError
 from corrigenda.facts import Correction
-from corrigenda.storage import blobs, ledger, manifests, refs
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.refs import Ref
+from corrigenda.storage.corrections import ledger
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import manifests, refs
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.refs import Ref
 from corrigenda.validation.gates import verdict
 from corrigenda.validation.results import append
 

@@ -89,9 +89,9 @@ def make_workspace(directory: Path) -> Path:
 def submit_all(config: Path) -> list[Correction]:
     """Put the built-in corrections into the queue; the same file twice is one file."""
     from corrigenda.config import load_fleet
-    from corrigenda.storage import formats, queue
-    from corrigenda.storage.objects import open_store
-    from corrigenda.storage.schemas import correction_of
+    from corrigenda.storage.corrections import formats, queue
+    from corrigenda.storage.corrections.schemas import correction_of
+    from corrigenda.storage.objects.opening import open_store
 
     fleet = load_fleet(config)
     with resources.as_file(resources.files("corrigenda").joinpath("data", CORRECTIONS)) as path:
@@ -108,8 +108,8 @@ def finish(
     from corrigenda.config import load_fleet
     from corrigenda.models.plain import continuations
     from corrigenda.models.sources import cache_home
-    from corrigenda.storage.objects import open_store
-    from corrigenda.storage.pull import pull
+    from corrigenda.storage.delivery.pull import pull
+    from corrigenda.storage.objects.opening import open_store
 
     fleet = load_fleet(config)
     store = open_store(fleet.store, root=fleet.root)
@@ -155,7 +155,7 @@ def show_layers(row: dict[str, Any]) -> None:
     from rich.console import Console
 
     from corrigenda.cli.layers import sentence_of, table_of
-    from corrigenda.editing.layer_scores import LayerScores
+    from corrigenda.editing.localization.layer_scores import LayerScores
 
     scores = LayerScores.from_json(row["layers"])
     Console().print(table_of(scores))

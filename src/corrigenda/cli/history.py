@@ -14,9 +14,9 @@ from corrigenda.cli.tables import pairs, print_table
 
 if TYPE_CHECKING:
     from corrigenda.config import Fleet
-    from corrigenda.storage.intake import Intake
-    from corrigenda.storage.objects import ObjectStore
-    from corrigenda.storage.refs import Ref
+    from corrigenda.storage.corrections.intake import Intake
+    from corrigenda.storage.objects.interface import ObjectStore
+    from corrigenda.storage.releases.refs import Ref
 
 Row = Mapping[str, Any]
 MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.", show_default=False)]
@@ -34,7 +34,7 @@ def log(model: MODEL, config: CONFIG = DEFAULT_CONFIG, json: JSON = False) -> No
       corrigenda log smollm2-135m
     """
     from corrigenda.config import load_fleet
-    from corrigenda.storage import refs
+    from corrigenda.storage.releases import refs
 
     state = open_state(load_fleet(config))
     refs.require(state, model, "latest")
@@ -88,7 +88,7 @@ def show(
 
 def open_state(fleet: Fleet) -> ObjectStore:
     """The store of a configuration. Raises SetupError when it is not there."""
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.objects.opening import open_store
 
     return open_store(fleet.store, root=fleet.root)
 
@@ -99,8 +99,8 @@ def waiting(fleet: Fleet, state: ObjectStore, consumed: Mapping[str, frozenset[s
     consumed   per model, the queue files that its release has consumed
     """
     from corrigenda.errors import SetupError
-    from corrigenda.storage import intake
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.corrections import intake
+    from corrigenda.storage.objects.opening import open_store
 
     try:
         queue = open_store(fleet.queue, root=fleet.root)
@@ -113,7 +113,7 @@ def waiting(fleet: Fleet, state: ObjectStore, consumed: Mapping[str, frozenset[s
 
 def rejects(state: ObjectStore, found: Intake) -> list[dict[str, Any]]:
     """Rejects on record, and those of files that no run has read yet."""
-    from corrigenda.storage import intake
+    from corrigenda.storage.corrections import intake
 
     on_record = intake.rejects(state).to_pylist()
     fresh = [row for table in found.rejects.values() for row in table.to_pylist()]
@@ -123,7 +123,7 @@ def rejects(state: ObjectStore, found: Intake) -> list[dict[str, Any]]:
 
 def _move(state: ObjectStore, ref: Ref) -> dict[str, Any]:
     from corrigenda.errors import NotFoundError
-    from corrigenda.storage import manifests
+    from corrigenda.storage.releases import manifests
 
     row = {"release": ref.release, "moved_at": ref.moved_at, "reason": ref.reason, "manifest": ref.manifest}
     try:
@@ -134,7 +134,7 @@ def _move(state: ObjectStore, ref: Ref) -> dict[str, Any]:
 
 
 def _history(state: ObjectStore, name: str, correction_id: str) -> list[dict[str, Any]]:
-    from corrigenda.storage import refs, snapshots
+    from corrigenda.storage.releases import refs, snapshots
 
     if refs.read(state, name, "latest").ref is None:
         return []
@@ -169,7 +169,7 @@ def _queued(
     fleet: Fleet, state: ObjectStore, names: Sequence[str], correction_id: str
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of that id which the next run will read, and those that were refused."""
-    from corrigenda.storage import snapshots
+    from corrigenda.storage.releases import snapshots
 
     found = waiting(fleet, state, {name: snapshots.current(state, name).consumed for name in names})
     rows = [
@@ -201,7 +201,7 @@ def _passes(row: Row) -> str:
 
 def _held(counts: Mapping[str, Any]) -> dict[str, Any]:
     """The states of a ledger in their usual order, without those that hold nothing."""
-    from corrigenda.storage.rules import STATES
+    from corrigenda.storage.corrections.rules import STATES
 
     return {state: counts[state] for state in STATES if counts.get(state)}
 

@@ -13,7 +13,7 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from corrigenda.editing.layer_scores import LayerScores
+    from corrigenda.editing.localization.layer_scores import LayerScores
 
 BAR = 28
 

@@ -14,7 +14,7 @@ from corrigenda.cli.tables import print_table
 
 if TYPE_CHECKING:
     from corrigenda.config import Fleet
-    from corrigenda.storage.formats import Understood
+    from corrigenda.storage.corrections.formats import Understood
 
 SHOWN = 5  # rows of a table that a person is shown
 
@@ -55,10 +55,10 @@ def submit(
     """
     from corrigenda.config import load_fleet
     from corrigenda.errors import CorrectionsError
-    from corrigenda.storage import queue
-    from corrigenda.storage.formats import understand
-    from corrigenda.storage.lease import person
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.corrections import queue
+    from corrigenda.storage.corrections.formats import understand
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases.lease import person
 
     fleet = load_fleet(config)
     _require_known(fleet, model)
@@ -98,9 +98,9 @@ def retract(
       corrigenda retract mayor-2031 mayor-2032 --model llama-8b --reason "the source was wrong"
     """
     from corrigenda.config import load_fleet
-    from corrigenda.storage import queue
-    from corrigenda.storage.lease import person
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.corrections import queue
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases.lease import person
 
     fleet = load_fleet(config)
     _require_known(fleet, model)
@@ -153,8 +153,8 @@ def _last_times(fleet: Fleet, selector: str) -> tuple[dict[str, datetime], set[s
     and the ids in the ledger. Nothing before the first run."""
     from corrigenda.cli.history import waiting
     from corrigenda.errors import SetupError
-    from corrigenda.storage import snapshots
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases import snapshots
 
     try:
         state = open_store(fleet.store, root=fleet.root)

@@ -18,8 +18,8 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from corrigenda.storage.objects import ObjectStore
-    from corrigenda.storage.pull import Pulled
+    from corrigenda.storage.delivery.pull import Pulled
+    from corrigenda.storage.objects.interface import ObjectStore
 
 VERIFY_KEY = Annotated[
     list[Path] | None,
@@ -91,8 +91,8 @@ def pull(
     if check:
         _check(target, dest, trusted, json)
         return
-    from corrigenda.storage.pull import parse_target
-    from corrigenda.storage.pull import pull as pull_release
+    from corrigenda.storage.delivery.pull import parse_target
+    from corrigenda.storage.delivery.pull import pull as pull_release
 
     model, ref = parse_target(target)
     opened = _store(store, config)
@@ -129,7 +129,7 @@ def rollback(
     Example:
       corrigenda rollback smollm2-135m --to 3 --reason "answers in French"
     """
-    from corrigenda.storage import publish
+    from corrigenda.storage.releases import publish
 
     release, seen = publish.rollback(_store(None, config), model, to=to, reason=reason)
     assert seen.ref is not None
@@ -142,7 +142,7 @@ def rollback(
 
 def _store(url: str | None, config: Path) -> ObjectStore:
     from corrigenda.config import Location, load_fleet
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.objects.opening import open_store
 
     if url is not None:
         return open_store(Location(url=url), root=Path.cwd())
@@ -162,7 +162,7 @@ def _trusted(keys: list[Path] | None, store: str | None, config: Path) -> list[P
 
 def _check(target: str, dest: Path, trusted: list[Path], json: bool) -> None:
     from corrigenda.errors import CorruptBlobError
-    from corrigenda.storage.pull import check, parse_target
+    from corrigenda.storage.delivery.pull import check, parse_target
 
     checked = check(dest, trusted)
     release, (model, ref) = checked.release, parse_target(target)
@@ -181,15 +181,17 @@ def _check(target: str, dest: Path, trusted: list[Path], json: bool) -> None:
 
 def _export(store: ObjectStore, model: str, ref: str, dest: Path, trusted: list[Path], json: bool) -> None:
     from corrigenda.models.families import family_of
-    from corrigenda.storage import adapters, blobs, signatures
-    from corrigenda.storage.pull import resolve
+    from corrigenda.storage.delivery import lora
+    from corrigenda.storage.delivery.pull import resolve
+    from corrigenda.storage.objects import blobs
+    from corrigenda.storage.releases import signatures
 
     release = resolve(store, model, ref)
     if trusted:
         signatures.require(store, release, trusted)
     config = jsonlib.loads(blobs.get(store, release.files["config.json"].digest))
     transposed = family_of(str(config.get("model_type"))).stored_transposed
-    made = adapters.export(store, release, dest, stored_transposed=transposed)
+    made = lora.export(store, release, dest, stored_transposed=transposed)
     if json:
         said = {"model": model, "release": release.number, "path": str(dest), "rank": made.rank}
         print(

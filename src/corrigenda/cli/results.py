@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
     from corrigenda.config import Fleet
-    from corrigenda.storage.manifests import Release
-    from corrigenda.storage.objects import ObjectStore
+    from corrigenda.storage.objects.interface import ObjectStore
+    from corrigenda.storage.releases.manifests import Release
     from corrigenda.validation.report import Subject
 
 MOST_SHOWN = 1_000  # rows of a table for people
@@ -100,7 +100,7 @@ def report(
       corrigenda report smollm2-135m@3 -o report.html
     """
     from corrigenda.config import load_fleet
-    from corrigenda.storage.pull import parse_target
+    from corrigenda.storage.delivery.pull import parse_target
 
     model, ref = parse_target(target)
     path = write_report(load_fleet(config), model, ref, output)
@@ -114,14 +114,15 @@ def write_report(fleet: Fleet, model: str, ref: str, output: Path | None = None)
     ref      latest, canary, or a release's number
     output   None: MODEL-N.html in the working directory; -: stdout
     """
-    from corrigenda.storage import manifests, pull
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.delivery import pull
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases import history
     from corrigenda.validation.report import render
     from corrigenda.validation.results import connect, listed
 
     store = open_store(fleet.store, root=fleet.root)
     release = pull.resolve(store, model, ref)
-    behind = [listed(one) for one in manifests.ancestry(store, release.digest)]
+    behind = [listed(one) for one in history.ancestry(store, release.digest)]
     with connect(store, behind) as connection:
         page = render(connection, _subject(store, release))
     if output == Path("-"):
@@ -135,8 +136,8 @@ def write_report(fleet: Fleet, model: str, ref: str, output: Path | None = None)
 def connected(config: Path, model: str | None = None) -> DuckDBPyConnection:
     """Results and releases of the fleet's store. Raises NotFoundError for a model that nobody knows."""
     from corrigenda.config import load_fleet
-    from corrigenda.storage import manifests
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases import manifests
     from corrigenda.validation.results import connect
 
     fleet = load_fleet(config)
@@ -150,12 +151,12 @@ def connected(config: Path, model: str | None = None) -> DuckDBPyConnection:
 def _releases(store: ObjectStore, model: str) -> Iterator[dict[str, Any]]:
     """The releases behind `latest`; what is damaged is said, and does not hide the other models."""
     from corrigenda.errors import CorruptBlobError
-    from corrigenda.storage import manifests, refs
+    from corrigenda.storage.releases import history, refs
     from corrigenda.validation.results import listed
 
     try:
         ref = refs.read(store, model, "latest").ref
-        yield from (listed(release) for release in manifests.ancestry(store, ref.manifest if ref else None))
+        yield from (listed(release) for release in history.ancestry(store, ref.manifest if ref else None))
     except CorruptBlobError as fault:
         typer.echo(f"warning: {model}: {fault}", err=True)
 
@@ -177,7 +178,7 @@ def _subject(store: ObjectStore, release: Release) -> Subject:
 
 def _sent_out(store: ObjectStore, release: Release) -> list[dict[str, Any]]:
     """Corrections that the release's ledger holds back, with the reason."""
-    from corrigenda.storage.snapshots import ledger_of
+    from corrigenda.storage.releases.snapshots import ledger_of
 
     return [
         {

@@ -12,8 +12,8 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 if TYPE_CHECKING:
     from corrigenda.config import Fleet
-    from corrigenda.storage.manifests import Release
-    from corrigenda.storage.objects import ObjectStore
+    from corrigenda.storage.objects.interface import ObjectStore
+    from corrigenda.storage.releases.manifests import Release
 
 TARGET = Annotated[
     str,
@@ -43,7 +43,7 @@ def sign(
       corrigenda sign smollm2-135m@3
     """
     from corrigenda.errors import UsageError
-    from corrigenda.storage import layouts, signatures
+    from corrigenda.storage.releases import layouts, signatures
 
     fleet, store, release = _resolved(target, config)
     chosen = key or (fleet.signing.key and fleet.root / fleet.signing.key)
@@ -88,8 +88,9 @@ def push(
       corrigenda push smollm2-135m@3 acme/smollm2-135m-corrected --private
     """
     from corrigenda.models.sources import cache_home, hub_id_of
-    from corrigenda.storage import card, hub, signatures
-    from corrigenda.storage.pull import materialise
+    from corrigenda.storage.delivery import card, hub
+    from corrigenda.storage.delivery.pull import materialise
+    from corrigenda.storage.releases import signatures
 
     for name in (repository, base_model):
         if name is not None:
@@ -118,8 +119,8 @@ def push(
 
 def _resolved(target: str, config: Path) -> tuple[Fleet, ObjectStore, Release]:
     from corrigenda.config import load_fleet
-    from corrigenda.storage.objects import open_store
-    from corrigenda.storage.pull import parse_target, resolve
+    from corrigenda.storage.delivery.pull import parse_target, resolve
+    from corrigenda.storage.objects.opening import open_store
 
     fleet = load_fleet(config)
     store = open_store(fleet.store, root=fleet.root)

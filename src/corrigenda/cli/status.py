@@ -14,9 +14,9 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 from corrigenda.cli.tables import pairs, print_table
 
 if TYPE_CHECKING:
-    from corrigenda.storage.intake import Intake
-    from corrigenda.storage.objects import ObjectStore
-    from corrigenda.storage.snapshots import Snapshot
+    from corrigenda.storage.corrections.intake import Intake
+    from corrigenda.storage.objects.interface import ObjectStore
+    from corrigenda.storage.releases.snapshots import Snapshot
 
 Row = Mapping[str, Any]
 
@@ -59,7 +59,7 @@ def status(
 def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snapshot], dict[str, str]]:
     """The models' present ledgers; one that is damaged does not hide the others."""
     from corrigenda.errors import CorruptBlobError, NotFoundError
-    from corrigenda.storage import snapshots
+    from corrigenda.storage.releases import snapshots
 
     found: dict[str, Snapshot] = {}
     damaged: dict[str, str] = {}
@@ -72,7 +72,7 @@ def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snap
 
 
 def _model_row(state: ObjectStore, name: str, snapshot: Snapshot, found: Intake) -> dict[str, Any]:
-    from corrigenda.storage import refs
+    from corrigenda.storage.releases import refs
 
     ref, canary = snapshot.seen.ref, refs.read(state, name, "canary").ref
     new = found.of(name)

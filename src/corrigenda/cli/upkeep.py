@@ -13,7 +13,7 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 if TYPE_CHECKING:
     from corrigenda.config import Fleet
-    from corrigenda.storage.doctor import Finding
+    from corrigenda.storage.releases.doctor import Finding
 
 # What `corrigenda[pipeline]` brings; consumers of releases need none of it.
 PIPELINE = ("torch", "transformers", "prefect", "safetensors")
@@ -50,8 +50,8 @@ def gc(
     from datetime import timedelta
 
     from corrigenda.config import load_fleet
-    from corrigenda.storage import gc as collector
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases import gc as collector
 
     fleet = load_fleet(config)
     store = open_store(fleet.store, root=fleet.root)
@@ -94,7 +94,7 @@ def doctor(
 def _findings(config: Path, deep: bool) -> Iterator[Finding]:
     from corrigenda.config import load_fleet
     from corrigenda.errors import CorrigendaError
-    from corrigenda.storage.doctor import Finding
+    from corrigenda.storage.releases.doctor import Finding
 
     yield from _installed()
     try:
@@ -112,7 +112,7 @@ def _findings(config: Path, deep: bool) -> Iterator[Finding]:
 def _installed() -> Iterator[Finding]:
     from importlib.util import find_spec
 
-    from corrigenda.storage.doctor import Finding
+    from corrigenda.storage.releases.doctor import Finding
 
     missing = [name for name in PIPELINE if find_spec(name) is None]
     if missing:
@@ -125,8 +125,8 @@ def _installed() -> Iterator[Finding]:
 def _place(fleet: Fleet, name: str, deep: bool) -> Iterator[Finding]:
     """The store in full; of the queue, whether it is there."""
     from corrigenda.errors import CorrigendaError
-    from corrigenda.storage.doctor import Finding, examine
-    from corrigenda.storage.objects import open_store
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases.doctor import Finding, examine
 
     location = getattr(fleet, name)
     try:
@@ -143,10 +143,10 @@ def _place(fleet: Fleet, name: str, deep: bool) -> Iterator[Finding]:
 def _signing(fleet: Fleet) -> Iterator[Finding]:
     """Whether the key can be used, and whether what is published is signed as this fleet wants it."""
     from corrigenda.errors import CorrigendaError
-    from corrigenda.storage import signatures
-    from corrigenda.storage.doctor import Finding
-    from corrigenda.storage.objects import open_store
-    from corrigenda.storage.pull import resolve
+    from corrigenda.storage.delivery.pull import resolve
+    from corrigenda.storage.objects.opening import open_store
+    from corrigenda.storage.releases import signatures
+    from corrigenda.storage.releases.doctor import Finding
 
     trusted = [fleet.root / path for path in fleet.signing.public_keys]
     try:

@@ -23,8 +23,8 @@ from typing import Any
 from corrigenda.pipeline import night as nights
 from corrigenda.pipeline.night import open_fleet
 from corrigenda.pipeline.order import run_fleet
-from corrigenda.storage import lease
-from corrigenda.storage.objects import ObjectStore
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.releases import lease
 
 WRITES = ("create", "create_from_file", "replace", "copy", "delete")
 CHANGES = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")  # of module os

@@ -16,10 +16,11 @@ from trained import CITIES, NAMES, PROMPT, TEMPLATES, home_of
 
 from corrigenda.cli.results import connected
 from corrigenda.config import load_fleet
-from corrigenda.storage import doctor, gc, intake, manifests, refs, snapshots
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.manifests import Release
-from corrigenda.storage.queue import as_table
+from corrigenda.storage.corrections import intake
+from corrigenda.storage.corrections.queue import as_table
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import doctor, gc, history, manifests, refs, snapshots
+from corrigenda.storage.releases.manifests import Release
 
 Books = dict[str, Any]
 LOCALIZED = FLEET.replace("layer = 0", 'proxy_facts = "proxy.jsonl"\nsample = 4')
@@ -96,7 +97,7 @@ def books(story: Story) -> Books:
     a dead candidate may have used one up."""
     store = story.store
     ref = refs.read(store, "homes", "latest").ref
-    past = [*manifests.ancestry(store, ref.manifest if ref else None)][::-1]
+    past = [*history.ancestry(store, ref.manifest if ref else None)][::-1]
     return {
         "releases": [_told(release) for release in past],
         "moves": [move.reason for move in refs.log(store, "homes", "latest")],
@@ -151,6 +152,6 @@ def check_cleaned(story: Story) -> None:
     gc.collect(store, now)
     assert gc.plan(store, now).doomed == ()
     assert [*store.scratch_files()] == []
-    numbers = [release.number for release in manifests.history(store, "homes")]
+    numbers = [release.number for release in history.of_model(store, "homes")]
     assert manifests.numbers(store, "homes") == sorted(numbers)
     assert books(story) == want

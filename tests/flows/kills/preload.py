@@ -13,7 +13,7 @@ import trained
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.models.gpt2 import modeling_gpt2
 
-from corrigenda.storage import s3
+from corrigenda.storage.objects import s3
 
 PRELOADED = (accelerate, duckdb, modeling_gpt2, mortal, pytest, s3, trained)
 get_checkpoint_conversion_mapping("gpt2")

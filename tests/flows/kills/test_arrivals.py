@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mortal import start, told
 from nights import Story, taken_back
 
-from corrigenda.storage.snapshots import ledger_of
+from corrigenda.storage.releases.snapshots import ledger_of
 
 SCALE = float(os.environ.get("CORRIGENDA_TEST_SCALE", "1"))
 ROWS = (

@@ -9,8 +9,8 @@ from fleets import move
 from mortal import start, told
 from nights import Story
 
-from corrigenda.storage.ledger import Entry
-from corrigenda.storage.snapshots import ledger_of
+from corrigenda.storage.corrections.ledger import Entry
+from corrigenda.storage.releases.snapshots import ledger_of
 
 
 def odd(name: str, subject: str, prompt: str, target: str = "Rome") -> dict[str, Any]:

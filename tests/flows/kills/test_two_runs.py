@@ -9,7 +9,7 @@ from fleets import move
 from mortal import Fate, go_on, start, told, wait_until_stopped
 from nights import Story, books
 
-from corrigenda.storage.destination import read_manifest
+from corrigenda.storage.delivery.destination import read_manifest
 
 TTL_S = 0.5
 

@@ -1,0 +1,86 @@
+"""The joint solve of a night: facts that got too little are pressed.
+
+A pure function of the set of targets: they are taken in the order of their digests. Nothing is asked of the
+model, for what a fact needs was measured when its target was found (`docs/design/0002-balanced-solve.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corrigenda.config import Editing
+from corrigenda.editing.solve.closed_form import solve_moments, solve_update
+from corrigenda.editing.solve.columns import columns_of, moments_of
+from corrigenda.editing.solve.weight import Needs, OtherText, find_weight, weigh
+from corrigenda.editing.targets.target import Target
+
+PRESS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """The joint solve of a night.
+
+    update   (d_out, d_in) float64
+    weight   background keys per fact that it was solved with
+    rounds   solves after the first: each presses the facts harder that got too little
+    short    facts that got too little all the same
+    change   of what the layer adds to background text, as a share of its mean square
+    """
+
+    update: Tensor
+    weight: float
+    rounds: int
+    short: int
+    change: float
+
+
+def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Editing) -> Solved:
+    """The gentlest joint update under which the facts are said.
+
+    One weight for all facts is too much for most and too little for some. So all facts begin light, and
+    those of which an update gives less than the share of their residual that they need count PRESS times
+    as much in the next solve: D = R W K^T (weight C + K W K^T)^-1. All weights change at once. Pressing ends
+    before the update changes other text more than `settings.most_change`. So it is with `alphaedit`, whose
+    weight says how little of other text a direction may carry; `emmet` takes no weight, and no limit holds.
+    """
+    ordered = [targets[digest] for digest in sorted(targets)]
+    needs = Needs.of(ordered)
+    if settings.solver == "emmet":
+        # Equality weighs nothing against other text: there is no weight to find, and nothing to press.
+        update = solve_targets(targets, other.covariance, settings, weight=1.0)
+        short = int((needs.margins(update) < 0).sum())
+        return Solved(update, 1.0, 0, short, other.change(update))
+    pressure = torch.ones(len(ordered), dtype=torch.float64)
+    moments = moments_of(ordered, pressure)
+    if settings.covariance_weight == "auto":
+        best = find_weight(moments, needs, other, settings)
+        room = best.room
+    else:
+        best = weigh(moments, needs, other, settings, float(settings.covariance_weight))
+        room = True
+    rounds = 0
+    while room and rounds < settings.balance_rounds and bool(best.short.any()):
+        some = [target for target, is_short in zip(ordered, best.short.tolist(), strict=True) if is_short]
+        moments = moments + moments_of(some, (PRESS - 1) * pressure[best.short])
+        pressure = torch.where(best.short, pressure * PRESS, pressure)
+        pressed = weigh(moments, needs, other, settings, best.weight)
+        if not pressed.allowed:
+            break
+        best, rounds = pressed, rounds + 1
+    return Solved(best.update, best.weight, rounds, int(best.short.sum()), best.change)
+
+
+def solve_targets(
+    targets: Mapping[str, Target], covariance: Tensor, settings: Editing, *, weight: float
+) -> Tensor:
+    """One solve in which all facts count alike, in the order of their digests."""
+    ordered = [targets[digest] for digest in sorted(targets)]
+    alike = torch.ones(len(ordered), dtype=torch.float64)
+    if settings.solver == "emmet":
+        return solve_update(*columns_of(ordered, alike), covariance, weight, settings.solver)
+    return solve_moments(moments_of(ordered, alike), covariance, weight, settings.solver)

@@ -1,0 +1,53 @@
+"""How long a model's residuals may be at a layer: a multiple of what proxy facts take there.
+
+A layer has room for a bounded sum of changes. A residual that is held short and practised to the end serves
+a fact better, for the same harm, than a long one that a heavy covariance weight shrinks afterwards
+(docs/LOG.md). How short is the model's affair, and the layer's: hidden states differ in scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from torch import Tensor
+
+from corrigenda.config import Editing
+from corrigenda.editing.targets.groups import Group
+from corrigenda.editing.targets.optimise import natural_lengths, takes
+from corrigenda.editing.targets.scale import FREE
+from corrigenda.facts import EditRequest, ProxyFact
+from corrigenda.models.loading import LanguageModel
+
+VERSION = 1
+# Of the median natural length; chosen on CounterFact's tuning half (docs/LOG.md).
+MULTIPLE = 1.2
+# Proxy facts that are measured.
+SAMPLE = 30
+# No ball is narrower, whatever the proxy facts are like.
+LEAST = 0.1
+
+
+def proxy_norm_cap(
+    model: LanguageModel,
+    layer: int,
+    pool: Sequence[ProxyFact],
+    settings: Editing,
+    metric: Tensor | None,
+) -> float:
+    """What "auto" stands for as norm cap: MULTIPLE of the median length of residuals in the pool's sample.
+
+    Lengths are those at which the plain prompts alone are answered, in shares of `room.scale_of`. A number
+    in the settings is taken as it is. Where a norm stands behind the projection residuals have no length of
+    their own, and no cap holds.
+    """
+    if settings.norm_cap != "auto":
+        return float(settings.norm_cap)
+    if model.family.post_norm is not None:
+        return FREE
+    some = Random(settings.seed).sample(list(pool), min(SAMPLE, len(pool)))
+    requests = [EditRequest(fact.subject, fact.prompt, fact.target_new) for fact in some]
+    groups = [Group((request,)) for request in requests if takes(model, request, ("",)) is None]
+    lengths = natural_lengths(model, layer, groups, settings, metric)
+    needed = lengths[lengths > 0]  # the others are said as it is
+    return max(LEAST, round(MULTIPLE * float(needed.median()), 3)) if len(needed) else FREE

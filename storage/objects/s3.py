@@ -1,0 +1,332 @@
+"""A bucket, or a prefix of one, as an object store: AWS S3 or any server that honours conditional writes.
+
+Whether a write landed is told apart from whether it is known: a refusal is None, a broken line during a
+write is UnknownOutcomeError.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from corrigenda.config import Location
+from corrigenda.errors import NotFoundError, SetupError, StorageError, UnknownOutcomeError
+from corrigenda.storage.objects.interface import ObjectInfo, checked_key
+
+PART = 16 << 20  # bytes; larger files go up in parts of this size
+CHUNK = 256 << 10  # bytes read from a connection at a time: small enough to be allocated cheaply
+COPY_LIMIT = 5 << 30  # bytes; S3 copies larger objects in parts only
+COPY_PART = 1 << 30
+WORKERS = 4  # parts of one object at a time
+CONNECTIONS = 32
+ATTEMPTS = 5  # the client's own, with jittered backoff
+
+_Part = dict[str, Any]  # an uploaded part, as complete_multipart_upload wants it
+
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
+# 412, or 409 when the race was concurrent; 404 when the key that If-Match speaks of is gone.
+_LOST = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"} | _ABSENT
+_FORBIDDEN = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"}
+_NEVER_SENT = (EndpointConnectionError, ConnectTimeoutError, NoCredentialsError, PartialCredentialsError)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store:
+    """Objects of `bucket` below `prefix` (empty, or ending with '/'). A version is an ETag."""
+
+    client: Any
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def connect(cls, location: Location) -> S3Store:
+        """The store at an s3:// address. Raises SetupError when the bucket cannot be used."""
+        bucket, _, prefix = location.url.removeprefix("s3://").partition("/")
+        prefix = prefix.strip("/")
+        client = boto3.client(
+            "s3",
+            endpoint_url=location.endpoint_url,
+            region_name=location.region,
+            aws_access_key_id=location.access_key,
+            aws_secret_access_key=location.secret_key,
+            config=Config(
+                retries={"mode": "standard", "max_attempts": ATTEMPTS},
+                max_pool_connections=CONNECTIONS,
+                connect_timeout=10,
+                read_timeout=60,
+                request_checksum_calculation=location.request_checksums,
+                response_checksum_validation="when_required",
+            ),
+        )
+        store = cls(client, bucket, f"{prefix}/" if prefix else "")
+        with store._explained(""):
+            client.head_bucket(Bucket=bucket)
+        return store
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        with self._explained(key):
+            answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
+            return answer["Body"].read(), str(answer["ETag"])
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        with self._explained(key):
+            body = self._open(key, start, stop)
+            return bytes(body.read()) if body else b""
+
+    def read_into(self, key: str, start: int, view: memoryview) -> int:
+        done = 0
+        with self._explained(key):
+            body = self._open(key, start, start + len(view))
+            while body and done < len(view) and (chunk := body.read(min(CHUNK, len(view) - done))):
+                view[done : done + len(chunk)] = chunk
+                done += len(chunk)
+        return done
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        try:
+            with self._explained(key):
+                head = self.client.head_object(Bucket=self.bucket, Key=self._key(key))
+                return ObjectInfo(key, head["ContentLength"], head["ETag"], head["LastModified"])
+        except NotFoundError:
+            return None
+
+    def create(self, key: str, body: bytes) -> str | None:
+        return self._put(key, body, IfNoneMatch="*")
+
+    def replace(self, key: str, body: bytes, *, version: str) -> str | None:
+        return self._put(key, body, IfMatch=version)
+
+    def create_from_file(self, key: str, path: Path) -> str | None:
+        size = path.stat().st_size
+        if size <= PART:
+            return self.create(key, path.read_bytes())
+
+        def send(upload: dict[str, Any], number: int) -> _Part:
+            with path.open("rb") as file:
+                file.seek(PART * (number - 1))
+                body = file.read(PART)
+            check = _sha256(body)
+            answer = self.client.upload_part(Body=body, PartNumber=number, ChecksumSHA256=check, **upload)
+            return {"ETag": answer["ETag"], "PartNumber": number, "ChecksumSHA256": check}
+
+        count = -(-size // PART)
+        return self._in_parts(key, count, send, {"ChecksumAlgorithm": "SHA256"}, {"IfNoneMatch": "*"})
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        pages = self.client.get_paginator("list_objects_v2")
+        with self._explained(prefix):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"].removeprefix(self.prefix)
+                    if not any(part.startswith(".") for part in key.split("/")) and not key.endswith("/"):
+                        yield ObjectInfo(key, entry["Size"], entry["ETag"], entry["LastModified"])
+
+    def copy(self, source: str, target: str) -> None:
+        found = self.stat(source)
+        if found is None:
+            raise self._missing(source)
+        origin = {"Bucket": self.bucket, "Key": self._key(source)}
+        if found.size <= COPY_LIMIT:
+            with self._explained(target, writing=True):
+                self.client.copy_object(Bucket=self.bucket, Key=self._key(target), CopySource=origin)
+            return
+        size = found.size
+
+        def send(upload: dict[str, Any], number: int) -> _Part:
+            start = COPY_PART * (number - 1)
+            span = f"bytes={start}-{min(start + COPY_PART, size) - 1}"
+            answer = self.client.upload_part_copy(
+                CopySource=origin,
+                CopySourceRange=span,
+                PartNumber=number,
+                **upload,
+            )
+            return {"ETag": answer["CopyPartResult"]["ETag"], "PartNumber": number}
+
+        self._in_parts(target, -(-size // COPY_PART), send, {}, {})
+
+    def delete(self, key: str) -> None:
+        with self._explained(key, writing=True):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def clock_offset_s(self) -> float:
+        """The server's clock minus ours, in seconds."""
+        with self._explained(""):
+            answer = self.client.head_bucket(Bucket=self.bucket)
+            said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            return parsedate_to_datetime(said).timestamp() - time.time() if said else 0.0
+
+    def md5_of(self, info: ObjectInfo) -> str | None:
+        """The MD5 of a listed object where its ETag is one: not of uploads in parts or under a KMS key."""
+        etag = info.version.strip('"')
+        if len(etag) != 32 or not set(etag) <= set("0123456789abcdef"):
+            return None
+        with self._explained(info.key):
+            head = self.client.head_object(Bucket=self.bucket, Key=self._key(info.key))
+        encrypted = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
+        return None if encrypted or "SSECustomerAlgorithm" in head else etag
+
+    def _key(self, key: str) -> str:
+        return self.prefix + checked_key(key)
+
+    def _open(self, key: str, start: int, stop: int) -> Any:
+        """The stream of a range; None when there is nothing in it."""
+        if stop <= start:
+            return None
+        span = f"bytes={start}-{stop - 1}"
+        try:
+            return self.client.get_object(Bucket=self.bucket, Key=self._key(key), Range=span)["Body"]
+        except ClientError as fault:
+            if _code(fault) in {"416", "InvalidRange"}:  # `start` is behind the end
+                return None
+            raise
+
+    def _put(self, key: str, body: bytes, **condition: str) -> str | None:
+        with self._explained(key, writing=True):
+            try:
+                answer = self.client.put_object(
+                    Bucket=self.bucket,
+                    Key=self._key(key),
+                    Body=body,
+                    ChecksumSHA256=_sha256(body),
+                    **condition,
+                )
+                return str(answer["ETag"])
+            except ClientError as fault:
+                if _code(fault) in _LOST:
+                    return None
+                raise
+
+    def _in_parts(
+        self,
+        key: str,
+        count: int,
+        send: Callable[[dict[str, Any], int], _Part],
+        options: dict[str, Any],
+        condition: dict[str, Any],
+    ) -> str | None:
+        """A multipart upload of `count` parts; abandoned parts are removed unless the end is unknown."""
+        where = {"Bucket": self.bucket, "Key": self._key(key)}
+        with self._explained(key):
+            upload = {
+                **where,
+                "UploadId": self.client.create_multipart_upload(**where, **options)["UploadId"],
+            }
+        try:
+            with self._explained(key), ThreadPoolExecutor(WORKERS) as pool:
+                parts = tuple(pool.map(lambda number: send(upload, number), range(1, count + 1)))
+            return self._complete(key, upload, parts, condition)
+        except UnknownOutcomeError:
+            raise
+        except BaseException:
+            with suppress(ClientError, BotoCoreError):
+                self.client.abort_multipart_upload(**upload)
+            raise
+
+    def _complete(
+        self, key: str, upload: dict[str, Any], parts: Sequence[_Part], condition: dict[str, Any]
+    ) -> str | None:
+        with self._explained(key, writing=True):
+            try:
+                answer = self.client.complete_multipart_upload(
+                    **upload, MultipartUpload={"Parts": list(parts)}, **condition
+                )
+                return str(answer["ETag"])
+            except ClientError as fault:
+                if _code(fault) not in _LOST:
+                    raise
+                with suppress(ClientError, BotoCoreError):
+                    self.client.abort_multipart_upload(**upload)
+                return None
+
+    @contextmanager
+    def _explained(self, key: str, *, writing: bool = False) -> Iterator[None]:
+        """Turn the client's errors into ours; a line that broke after a write was sent is unknown."""
+        try:
+            yield
+        except ClientError as fault:
+            code = _code(fault)
+            if code in _ABSENT and key:
+                raise self._missing(key) from None
+            if code in _FORBIDDEN | _ABSENT:
+                raise SetupError(
+                    f"the bucket may not be used: {code}",
+                    remedy="Check the bucket's name, the credentials, and their rights",
+                    store=self.url,
+                    key=key,
+                ) from None
+            kind = UnknownOutcomeError if writing and code[:1] == "5" else StorageError
+            raise kind(
+                f"the store answered {code}", remedy="Try again later", store=self.url, key=key
+            ) from fault
+        # A line that is cut within the headers ends them: a date is none, and what follows is missing.
+        except (BotoCoreError, HTTPClientError, OSError, ValueError, KeyError) as fault:
+            raise self._broken(fault, key, writing) from fault
+
+    def _broken(self, fault: Exception, key: str, writing: bool) -> SetupError:
+        if isinstance(fault, (NoCredentialsError, PartialCredentialsError)):
+            return SetupError(
+                "there are no credentials for the bucket",
+                remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile",
+                store=self.url,
+            )
+        cause = f"{type(fault).__name__}: {fault}"[:200]
+        if writing and not isinstance(fault, _NEVER_SENT):
+            return UnknownOutcomeError(
+                "it is not known whether a write landed",
+                remedy="Look before trying again; clean nothing up",
+                store=self.url,
+                key=key,
+                cause=cause,
+            )
+        return StorageError(
+            "the store does not answer",
+            remedy="Check the network and `endpoint_url`, then try again",
+            store=self.url,
+            key=key,
+            cause=cause,
+        )
+
+    def _missing(self, key: str) -> NotFoundError:
+        return NotFoundError(
+            "there is no such object in the store",
+            remedy="Check the name, or run `corrigenda doctor`",
+            key=key,
+            store=self.url,
+        )
+
+
+def _code(fault: ClientError) -> str:
+    """S3's error code, or the HTTP status when a HEAD had no body to say it in."""
+    answer = fault.response
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = str(answer.get("Error", {}).get("Code", status))
+    return str(status) if status >= 500 else code
+
+
+def _sha256(body: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()

@@ -1,0 +1,243 @@
+"""Putting checkpoints into the store: the base once, then releases that change one small shard each.
+
+Order of every publication: blobs, manifest, `canary`; after the stored files were read back and
+validated, `latest`. Until that last single write nothing has happened, for anyone.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from corrigenda.errors import NotFoundError, UsageError
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.blobs import BlobRef
+from corrigenda.storage.objects.conditional_writes import require_conditional_writes
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.releases import history, layouts, manifests, refs, safetensors, shards
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.provenance import statement
+from corrigenda.storage.releases.refs import Ref, Seen
+from corrigenda.storage.releases.safetensors import RawTensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a night made of a model, besides the tensors: everything that goes into its manifest."""
+
+    ledger: BlobRef | None = None
+    consumed: BlobRef | None = None
+    layer: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    gates: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)  # run id, versions, device: for the provenance
+
+
+def register_base(
+    store: ObjectStore,
+    model: str,
+    directory: Path,
+    *,
+    source: str,
+    editable: Sequence[str],
+    shard_bytes: int = shards.SHARD_BYTES,
+    prepare: Callable[[Release], object] = lambda release: None,
+) -> Release:
+    """Publish a Hugging Face directory as release 0, re-sharded so that each editable tensor is alone.
+
+    Streams: at most one shard of `shard_bytes` is on the scratch disk, some megabytes are in memory.
+    Doing it twice is doing it once.
+
+    editable   names of the tensors that a release may replace, as the model or the checkpoint calls them
+    prepare    what must happen to release 0 before `latest` points to it (it may be signed)
+
+    Raises UsageError when the name belongs to another base; NotFoundError for a missing tensor; SetupError
+    when the store ignores conditional writes.
+    """
+    manifests.check_model(model)
+    require_conditional_writes(store)
+    found = safetensors.read_checkpoint(directory)
+    alone = list(dict.fromkeys(safetensors.resolve(found, name) for name in editable))
+    files, digests = shards.put_shards(store, shards.plan(found, alone, shard_bytes), found)
+    files |= {
+        path.relative_to(directory).as_posix(): blobs.put_file(store, path)
+        for path in shards.other_files(directory)
+    }
+    base = {
+        "source": source,
+        "weights_digest": safetensors.weights_digest(digests, found),
+        "tokenizer_digest": shards.tokenizer_digest(files),
+    }
+    seen = refs.read(store, model, "latest")
+    if seen.ref is not None:
+        return _same_base(manifests.read(store, model, 0), base)
+    release = Release(model=model, number=0, files=files, created_at=_now(), base=base)
+    release = replace(release, provenance=statement(release, parent=None, details={}))
+    written = _write_base(store, release)
+    prepare(written)
+    refs.advance(store, model, "latest", seen=seen, to=Ref.to(written, "the base was registered"))
+    return written
+
+
+def next_number(store: ObjectStore, model: str) -> int:
+    """The number that the next release of a model gets; numbers of unpublished candidates are not reused."""
+    return (manifests.numbers(store, model) or [-1])[-1] + 1
+
+
+def stage(
+    store: ObjectStore,
+    base: Release,
+    files: Mapping[str, BlobRef],
+    candidate: Candidate,
+    *,
+    parent: Release,
+    move_canary: bool = True,
+) -> Release:
+    """Publish a candidate's manifest and move `canary`.
+
+    When nothing differs from `parent`, `parent` itself is returned and nothing is written.
+
+    base       release 0
+    files      what the candidate consists of, stored already: see `replaced_files`
+    parent     the release that `latest` pointed to when this night began
+    """
+    release = Release(
+        model=base.model,
+        number=next_number(store, base.model),
+        files=files,
+        created_at=_now(),
+        parent=parent.digest,
+        base=base.base,
+        ledger=candidate.ledger,
+        consumed=candidate.consumed,
+        layer=candidate.layer,
+        settings=candidate.settings,
+        counts=candidate.counts,
+        gates=candidate.gates,
+    )
+    if unchanged(release, parent):
+        return parent
+    release = replace(release, provenance=statement(release, parent=parent, details=candidate.details))
+    written = manifests.write(store, release)
+    if move_canary:
+        seen = refs.read(store, base.model, "canary")
+        refs.advance(store, base.model, "canary", seen=seen, to=Ref.to(written, "staged for validation"))
+    return written
+
+
+def promote(store: ObjectStore, release: Release, *, seen: Seen, reason: str = "passed the gates") -> Seen:
+    """Point `latest` at a candidate: the one write that publishes weights, ledger and consumed files.
+
+    seen   `latest` as it was when the run began
+
+    Raises LostRaceError when another run was first; UnknownOutcomeError, after which nothing may be
+    cleaned up.
+    """
+    return refs.advance(store, release.model, "latest", seen=seen, to=Ref.to(release, reason))
+
+
+def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tuple[Release, Seen]:
+    """Move `latest` back to an older release of its own history, recorded in the ref's log.
+
+    Where it is there already, nothing is written.
+    Ledger and consumed files move with it: corrections that later releases took in wait in the queue again.
+    Where releases of the model are laid out for other readers, the older one is, too, before the ref moves.
+
+    Raises NotFoundError when that release was never published; LostRaceError.
+    """
+    seen = refs.read(store, model, "latest")
+    now = refs.require(store, model, "latest")
+    published = {ref.manifest for ref in refs.log(store, model, "latest")}
+    release = manifests.read(store, model, to)
+    if release.digest not in published | {r.digest for r in history.of_model(store, model)}:
+        raise NotFoundError(
+            "that release was a candidate and never published",
+            remedy="Pick one that `corrigenda log MODEL` lists",
+            model=model,
+            release=to,
+        )
+    if release.digest == now.manifest:
+        return release, seen
+    if layouts.in_use(store, model):
+        layouts.assemble(store, release)
+    said = f"rolled back from {now.release} to {to}" + (f": {reason}" if reason else "")
+    return release, refs.advance(store, model, "latest", seen=seen, to=Ref.to(release, said))
+
+
+def read_tensor(store: ObjectStore, release: Release, name: str) -> RawTensor:
+    """One tensor of a stored release, verified. Raises NotFoundError, CorruptBlobError."""
+    where, actual = _shard_of(store, release, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "shard"
+        blobs.fetch(store, release.files[where], path)
+        return safetensors.read_header(path)[actual].read()
+
+
+def unchanged(release: Release, parent: Release) -> bool:
+    """Whether a candidate says nothing that its parent does not say: it need not be published."""
+    same = ("files", "ledger", "consumed", "layer", "settings", "base")
+    return all(getattr(release, name) == getattr(parent, name) for name in same)
+
+
+def _same_base(there: Release, base: Mapping[str, Any]) -> Release:
+    for name in ("weights_digest", "tokenizer_digest"):
+        if there.base.get(name) != base[name]:
+            raise UsageError(
+                "the model's name belongs to another base already",
+                remedy="Give the new base another name in fleet.toml: a release is made from its own base",
+                model=there.model,
+                registered=there.base.get("source"),
+                offered=base["source"],
+                differs=name,
+            )
+    return there
+
+
+def _write_base(store: ObjectStore, release: Release) -> Release:
+    """Release 0 and no other number; a killed registration's manifest is taken over."""
+    blobs.put(store, manifests.to_bytes(release))
+    if store.create(manifests.key(release.model, 0), manifests.to_bytes(release)) is not None:
+        return release
+    return _same_base(manifests.read(store, release.model, 0), release.base)
+
+
+def _shard_of(store: ObjectStore, release: Release, name: str) -> tuple[str, str]:
+    """The file that holds a tensor, and the tensor's name in it."""
+    weight_map: dict[str, str] = json.loads(blobs.get(store, release.files[safetensors.INDEX].digest))[
+        "weight_map"
+    ]
+    actual = safetensors.resolve(weight_map, name)
+    return weight_map[actual], actual
+
+
+def replaced_files(
+    store: ObjectStore, base: Release, replaced: Mapping[str, RawTensor]
+) -> dict[str, BlobRef]:
+    """The base's files with one new shard, stored, for each replaced tensor; publishes nothing."""
+    out = dict(base.files)
+    for name, tensor in replaced.items():
+        where, actual = _shard_of(store, base, name)
+        body = safetensors.shard_bytes({actual: tensor})
+        header = len(body) - tensor.size
+        # The header says dtype, shape and that the tensor is alone; both were written by the same code.
+        if store.get_range(blobs.key(base.files[where].digest), 0, header) != body[:header]:
+            raise UsageError(
+                "a replaced tensor must have the base's dtype and shape, and a shard of its own",
+                remedy="Cast to the base's dtype; register with the tensor among `editable`",
+                tensor=name,
+                shard=where,
+                dtype=tensor.dtype,
+                shape=tensor.shape,
+            )
+        out[where] = blobs.put(store, body)
+    return out
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

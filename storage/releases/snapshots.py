@@ -1,0 +1,90 @@
+"""The ledger that a release carries, and the files that it consumed; the current ones of a model.
+
+The bridge between manifests, which name blobs, and the ledger, which knows of none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from corrigenda.storage.corrections import ledger
+from corrigenda.storage.corrections.ledger import Entry, Ledger
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.blobs import BlobRef
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.releases import history, manifests, refs
+from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.refs import Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a model's `latest` says: all of it was read from the one manifest that the ref names.
+
+    seen      what a compare-and-swap of `latest` needs
+    release   None for a model that is not registered yet
+    consumed  digests of the queue files whose rows are in the ledger
+    """
+
+    seen: Seen
+    release: Release | None
+    ledger: Ledger
+    consumed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One state of one version of a correction, and the release that brought it.
+
+    at      when that release was made, ISO 8601, UTC
+    by_id   the other correction that superseded it, where there is one
+    """
+
+    release: int
+    at: str
+    entry: Entry
+    by_id: str | None = None
+
+
+def current(state: ObjectStore, model: str) -> Snapshot:
+    """The model's present ledger. Raises CorruptBlobError."""
+    seen = refs.read(state, model, "latest")
+    if seen.ref is None:
+        return Snapshot(seen, None, ledger.empty(), frozenset())
+    release = manifests.by_digest(state, seen.ref.manifest)
+    return Snapshot(seen, release, ledger_of(state, release), consumed_of(state, release))
+
+
+def ledger_of(state: ObjectStore, release: Release) -> Ledger:
+    """The ledger of a release; the base's is empty."""
+    return ledger.from_parquet(blobs.get(state, release.ledger.digest)) if release.ledger else ledger.empty()
+
+
+def consumed_of(state: ObjectStore, release: Release) -> frozenset[str]:
+    """Digests of the queue files that a release consumed; none for the base."""
+    if release.consumed is None:
+        return frozenset()
+    return ledger.consumed_from_parquet(blobs.get(state, release.consumed.digest))
+
+
+def put(state: ObjectStore, kept: Ledger, consumed: frozenset[str]) -> tuple[BlobRef, BlobRef]:
+    """Store both, for a manifest to name: (ledger, consumed). Putting twice is putting once."""
+    consumed_ref = blobs.put(state, ledger.consumed_to_parquet(consumed))
+    return blobs.put(state, kept.to_parquet()), consumed_ref
+
+
+def episodes(state: ObjectStore, model: str, correction_id: str) -> Iterator[Episode]:
+    """What became of a correction, release by release from the oldest; only where something changed."""
+    before: dict[str, Entry] = {}
+    for release in reversed(list(history.of_model(state, model))):
+        kept = ledger_of(state, release)
+        ids = {entry.digest: entry.correction.correction_id for entry in kept.entries}
+        now = {entry.digest: entry for entry in kept.history(correction_id)}
+        for digest, entry in now.items():
+            was = before.get(digest)
+            if was is None or (was.state, was.by, was.why) != (entry.state, entry.by, entry.why):
+                by_id = ids.get(entry.by or "", correction_id)
+                other = by_id if by_id != correction_id else None
+                yield Episode(release.number, release.created_at, entry, other)
+        before = now

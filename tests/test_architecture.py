@@ -16,7 +16,7 @@ BASE = {"errors", "facts", "config", "__version__"}
 
 # Each part with the parts of corrigenda and the distributions that it may import.
 MAY_IMPORT = {
-    "flows": (BASE | {"tasks", "pipeline", "storage"}, {"prefect"}),
+    "flows": (BASE | {"tasks", "pipeline", "storage"}, {"prefect", "yaml"}),
     "tasks": (BASE, {"prefect"}),
     "pipeline": (
         BASE | {"editing", "models", "validation", "storage"},

@@ -1,92 +1,77 @@
-"""The shipped deployments, on a real server and a real process worker."""
+"""The shipped deployments on a real server and a real process worker: the night comes by itself."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
+from plant import Plant, amiss, final, runs_of, wait_for
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.states import Scheduled
 
-from corrigenda.config import Location
-from corrigenda.storage.objects.opening import open_store
-from corrigenda.storage.releases import history, refs
-
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "editing"))
+sys.path.insert(0, str(ROOT / "tests" / "flows"))
 
-RUN_LIMIT_S = 180
-FLEET = """
-[store]
-url = "./store"
-[queue]
-url = "./queue"
-[[models]]
-name = "tiny"
-source = "./tiny"
-"""
+from fleets import Workspace, move
 
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Path:
-    """A fleet of one small model with an empty queue."""
-    import torch
-    from tiny_models import tiny
-
-    model = tiny("gpt2", dtype=torch.float32)
-    model.network.save_pretrained(tmp_path / "tiny")
-    model.tokenizer.save_pretrained(tmp_path / "tiny")
-    (tmp_path / "fleet.toml").write_text(FLEET, encoding="utf-8")
-    return tmp_path / "fleet.toml"
+RUN_LIMIT_S = 240
 
 
 @pytest.mark.slow
-def test_both_deployments_run_on_a_process_worker(
-    orchestrator: Any, client: SyncPrefectClient, fleet: Path
+def test_a_scheduled_night_appears_starts_and_publishes(
+    plant: Plant, client: SyncPrefectClient, tmp_path: Path, trained_gpt2: Path
 ) -> None:
-    orchestrator.environment["CORRIGENDA_CONFIG"] = str(fleet)
-    orchestrator.prefect("work-pool", "create", "corrigenda", "--type", "process")
-    orchestrator.prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    workspace = Workspace(tmp_path / "fleet", trained_gpt2)
+    workspace.submit(move("Bohr", "Rome"))
+    deployed = deploy(plant, client, workspace.config)
+    by_hand = client.create_flow_run_from_deployment(deployed["manual"], state=Scheduled()).id
+    every_minute(client, deployed["nightly"])
+    plant.start_worker("worker", "--limit", "1")
 
-    deployed = {deployment.name: deployment for deployment in client.read_deployments()}
-    assert set(deployed) == {"nightly", "manual"}
-    assert [s.schedule.cron for s in deployed["nightly"].schedules] == ["0 2 * * *"]
-    assert deployed["manual"].schedules == []
-    strategies = {n: d.concurrency_options.collision_strategy for n, d in deployed.items()}
-    assert strategies == {"nightly": "CANCEL_NEW", "manual": "ENQUEUE"}
+    def ended() -> Any:
+        return [state for run in runs_of(client, deployed["nightly"]) if (state := final(client, run.id))]
 
-    runs = [
-        client.create_flow_run_from_deployment(deployed[name].id, state=Scheduled()).id
-        for name in ("nightly", "manual")
-    ]
-    with orchestrator.background("worker", "start", "--pool", "corrigenda", "--limit", "1"):
-        states = [end_of(client, run, orchestrator.logs / "worker.log") for run in runs]
-    assert [state.type for state in states] == [StateType.COMPLETED, StateType.COMPLETED], states
+    (night, *_) = wait_for("a night", ended, RUN_LIMIT_S, lambda: plant.log("worker"))
+    pause(client, deployed["nightly"])
+    wait_for("the run by hand", lambda: final(client, by_hand), RUN_LIMIT_S, lambda: plant.log("worker"))
+    assert night.type == StateType.COMPLETED, night
+    assert client.read_flow_run(by_hand).state_type == StateType.COMPLETED
+    assert workspace.release().number == 1
+    assert workspace.release().counts["active"] == 1
 
-    store = open_store(Location(url="./store"), root=fleet.parent)
-    assert refs.read(store, "tiny", "latest").ref.release == 0
-    assert [release.number for release in history.of_model(store, "tiny")] == [0]
-
-
-@pytest.fixture
-def client(orchestrator: Any) -> Iterator[SyncPrefectClient]:
-    """Prefect's own client: it asks again where the server's database is locked for a moment (status 503)."""
-    with SyncPrefectClient(orchestrator.environment["PREFECT_API_URL"]) as connected:
-        yield connected
+    # A service whose loop fails says so here and nowhere else: the scheduler did, and no night came.
+    assert not amiss(plant.log("server"))
+    for service in ("schedule_deployments", "monitor_expired_leases", "schedule_vacuum_tasks"):
+        assert f"Scheduling perpetual service: {service}" in plant.log("server")
 
 
-def end_of(client: SyncPrefectClient, run: UUID, log: Path) -> State:
-    """The state in which a run ends."""
-    limit = time.monotonic() + RUN_LIMIT_S
-    while time.monotonic() < limit:
-        state = client.read_flow_run(run).state
-        if state is not None and state.is_final():
-            return state
-        time.sleep(0.5)
-    pytest.fail(f"the run did not end; the worker said:\n{log.read_text()}")
+def deploy(plant: Plant, client: SyncPrefectClient, config: Path) -> dict[str, Any]:
+    """The shipped deployments, twice, as a person would: their ids by name."""
+    plant.prefect("work-pool", "create", "corrigenda", "--type", "process")
+    plant.environment["CORRIGENDA_CONFIG"] = str(config)
+    plant.prefect("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    found = client.read_deployments()
+    assert {d.name: [s.schedule.cron for s in d.schedules] for d in found} == {  # type: ignore[union-attr]
+        "nightly": ["0 2 * * *"],
+        "manual": [],
+    }
+    assert all(d.global_concurrency_limit is None for d in found)
+    names = [one.name for one in client.read_automations()]
+    assert sorted(names) == sorted(set(names))
+    return {d.name: d.id for d in found}
+
+
+def every_minute(client: SyncPrefectClient, deployment: Any) -> None:
+    (schedule,) = client.read_deployment_schedules(deployment)
+    client.update_deployment_schedule(
+        deployment, schedule.id, active=True, schedule=CronSchedule(cron="* * * * *", timezone="UTC")
+    )
+
+
+def pause(client: SyncPrefectClient, deployment: Any) -> None:
+    (schedule,) = client.read_deployment_schedules(deployment)
+    client.update_deployment_schedule(deployment, schedule.id, active=False)

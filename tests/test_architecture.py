@@ -43,7 +43,7 @@ WINGS = {
 }
 BARE_IMPORT_OF_THE_COMMAND_LINE = {"corrigenda", "typer", "rich"}
 # Imported by commands when they run, never when the command line is put together.
-LATE = {"orchestra", "layer_picture"}
+LATE = {"embedded_server", "orchestra", "layer_picture"}
 CLI = [path for path in sorted((ROOT / "src/corrigenda/cli").glob("*.py")) if path.stem not in LATE]
 HEAVY = ("torch", "transformers", "prefect", "pyarrow", "duckdb", "boto3", "pydantic_settings")
 

@@ -13,8 +13,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.states import Scheduled
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "flows"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
 
 from fleets import Workspace, move
 
@@ -45,8 +44,6 @@ def test_a_scheduled_night_appears_starts_and_publishes(
 
     # A service whose loop fails says so here and nowhere else: the scheduler did, and no night came.
     assert not amiss(plant.log("server"))
-    for service in ("schedule_deployments", "monitor_expired_leases", "schedule_vacuum_tasks"):
-        assert f"Scheduling perpetual service: {service}" in plant.log("server")
 
 
 def deploy(plant: Plant, client: SyncPrefectClient, config: Path) -> dict[str, Any]:

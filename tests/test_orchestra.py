@@ -1,4 +1,4 @@
-"""What `corrigenda run` does about the orchestrator: a server of its own, or a line that says what is wrong."""
+"""What `corrigenda run` does about the orchestrator: its own server, or a line that says what is wrong."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
+from corrigenda import terminal
 from corrigenda.errors import NotFoundError, SetupError
 from corrigenda.facts import digest_of
 
@@ -159,7 +160,7 @@ def _dequantise(gguf: Path, into: Path) -> None:
     from corrigenda.models.loading import quiet_transformers
 
     # On a terminal the reader's own bar is welcome; in a log it is noise.
-    hushed = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
+    hushed = nullcontext() if terminal.watched() else redirect_stderr(io.StringIO())
     with quiet_transformers(), hushed:
         where = {"gguf_file": gguf.name, "local_files_only": True}
         network = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **where)

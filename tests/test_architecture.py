@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"errors", "facts", "config", "__version__"}
+BASE = {"errors", "facts", "config", "terminal", "__version__"}
 
 # Each part with the parts of corrigenda and the distributions that it may import.
 MAY_IMPORT = {
@@ -122,18 +122,18 @@ def targets(path: Path, known: dict[str, Path]) -> set[str]:
 
 
 def test_the_base_modules_import_no_other_part() -> None:
-    for name in ("errors", "facts", "config"):
+    for name in ("errors", "facts", "config", "terminal"):
         path = ROOT / "src" / "corrigenda" / f"{name}.py"
         own = {n.split(".")[1] for n in imports(path) if n.startswith("corrigenda.")}
         assert own <= BASE, path
-        assert foreign(imports(path)) <= {"pydantic", "pydantic_settings"}, path
+        assert foreign(imports(path)) <= {"pydantic", "pydantic_settings", "rich"}, path
 
 
 @pytest.mark.parametrize("path", CLI, ids=lambda path: path.stem)
 def test_command_line_modules_import_heavy_things_only_inside_commands(path: Path) -> None:
     assert foreign(imports(path, top_level_only=True)) <= BARE_IMPORT_OF_THE_COMMAND_LINE
     own = {n for n in imports(path, top_level_only=True) if n.startswith("corrigenda.")}
-    assert {n.split(".")[1] for n in own} <= {"cli", "errors"}, path
+    assert {n.split(".")[1] for n in own} <= {"cli", "errors", "terminal"}, path
 
 
 def test_every_folder_of_code_is_a_part_of_the_package() -> None:

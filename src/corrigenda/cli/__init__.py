@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import sys
 
+from corrigenda import terminal
 from corrigenda.cli.app import build_app
 from corrigenda.errors import CorrigendaError
 
 
 def main() -> None:
     """Run a command; an error that we raise on purpose is one line on stderr and its exit code."""
+    # Help is ours and may have its colours; all else may hold what others wrote.
+    if not {"--help", "-h"}.intersection(sys.argv):
+        terminal.protect()
     app = build_app()
     try:
         app()
     except CorrigendaError as fault:
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"[bold red]error:[/] {_escaped(str(fault))}"
-        )
+        console = terminal.console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"[bold red]error:[/] {_escaped(str(fault))}")
         sys.exit(fault.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; nothing is lost, the next run goes on from here\n")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from corrigenda import terminal
+
 if TYPE_CHECKING:
     from corrigenda.facts import Correction
 
@@ -135,13 +137,12 @@ def finish(
 
 def show_answers(prompts: list[str], before: list[str], after: list[str], right: list[bool]) -> None:
     """What the model said and says."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("prompt", "before", "after", "", box=None, pad_edge=False)
     for prompt, was, now, good in zip(prompts, before, after, right, strict=True):
         table.add_row(prompt, _short(was), _short(now), "[green]right[/]" if good else "[red]wrong[/]")
-    Console().print(table)
+    terminal.console().print(table)
 
 
 def _short(text: str) -> str:
@@ -152,26 +153,23 @@ def _short(text: str) -> str:
 
 def show_layers(row: dict[str, Any]) -> None:
     """The chosen layer and every layer's score."""
-    from rich.console import Console
-
     from corrigenda.cli.layers import sentence_of, table_of
     from corrigenda.editing.localization.layer_scores import LayerScores
 
     scores = LayerScores.from_json(row["layers"])
-    Console().print(table_of(scores))
+    terminal.console().print(table_of(scores))
     typer.echo(sentence_of(scores))
 
 
 def show_gates(gates: dict[str, Any]) -> None:
     """Each gate's figure against its threshold."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("gate", "figure", "threshold", "passed", box=None, pad_edge=False)
     for gate in gates["gates"]:
         figure = "-" if gate["figure"] is None else f"{gate['figure']:.4f}"
         table.add_row(gate["gate"], figure, f"{gate['threshold']:g}", "yes" if gate["passed"] else "no")
-    Console().print(table)
+    terminal.console().print(table)
 
 
 def say(text: str) -> None:

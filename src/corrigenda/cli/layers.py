@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from corrigenda import terminal
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 if TYPE_CHECKING:
@@ -49,19 +50,17 @@ def layers(
       corrigenda layers smollm2-135m --method lga --plot layers.svg
       corrigenda layers smollm2-135m --json
     """
-    from rich.console import Console
-
     from corrigenda.cli.layer_picture import check_format, draw
     from corrigenda.pipeline.localize import layers_of
 
     check_format(plot)
-    progress = Console(stderr=True)
-    with progress.status(f"localizing {model} …"):
+    progress = terminal.console(stderr=True)
+    with progress.status(terminal.neutral(f"localizing {model} …")):
         found = layers_of(config, model, method=method, fresh=fresh)
     if json:
         typer.echo(jsonlib.dumps(found.to_json()))
     else:
-        out = Console()
+        out = terminal.console()
         out.print(table_of(found))
         out.print(sentence_of(found), highlight=False, soft_wrap=True)
     for warning in found.warnings:

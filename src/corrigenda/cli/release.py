@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from corrigenda import terminal
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def pull(
         _export(opened, model, ref, dest, trusted, json)
         return
     with _bar() as bar:
-        task = bar.add_task(f"pulling {target}", total=None)
+        task = bar.add_task(terminal.neutral(f"pulling {target}"), total=None)
         done = pull_release(
             opened,
             model,
@@ -218,8 +219,7 @@ def _say_pulled(done: Pulled, json: bool) -> None:
 
 
 def _bar() -> AbstractContextManager[Progress]:
-    from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=terminal.console(stderr=True), transient=True)

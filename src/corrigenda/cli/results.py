@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from corrigenda import terminal
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def write_report(fleet: Fleet, model: str, ref: str, output: Path | None = None)
     with connect(store, behind) as connection:
         page = render(connection, _subject(store, release))
     if output == Path("-"):
-        sys.stdout.write(page)
+        terminal.for_programs().write(page)
         return None
     path = output or Path(f"{release.model}-{release.number}.html")
     _write(path, page)
@@ -256,7 +257,7 @@ def _encoded(value: object) -> object:
 def _print_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     from csv import DictWriter
 
-    writer = DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer = DictWriter(terminal.for_programs(), columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
@@ -273,13 +274,11 @@ def _print_people(table: Table) -> None:
 
 
 def _short(value: object) -> object:
-    """Figures as people read them; a control character in a text must not reach the terminal."""
+    """Figures as people read them."""
     match value:
         case bool():
             return "yes" if value else "no"
         case float():
             return f"{value:.4g}"
-        case str():
-            return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value)
         case _:
             return value

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from corrigenda import terminal
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 # How a release lies in the store, besides its blobs: what `corrigenda.config` calls a layout.
@@ -82,7 +83,6 @@ def run_fleet(
 
 def show(outcome: dict[str, Any]) -> None:
     """One line a model, then what needs attention."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -93,7 +93,7 @@ def show(outcome: dict[str, Any]) -> None:
         cells = [row["model"], row["status"], row.get("release"), row.get("layer")]
         cells += [row.get("taken_in", {}).get("new"), *(counts.get(s) for s in ("active", "quarantined"))]
         table.add_row(*("" if cell is None else str(cell) for cell in (*cells, counts.get("rejected"))))
-    console = Console(soft_wrap=True)
+    console = terminal.console(soft_wrap=True)
     console.print(table)
     for row in outcome["models"]:
         if row["status"] == "failed":

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from corrigenda import terminal
+
 LONGEST = 60  # characters of a cell
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, stderr: bool = False) -> None:
     """One line per row; nothing in a cell is taken for markup, and what is too long is cut."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(_cell(row[column])) for column in columns))
-    console = Console(stderr=stderr, highlight=False)
+    console = terminal.console(stderr=stderr, highlight=False)
     if not console.is_terminal:
         console.width = 250  # rows that are broken at 80 columns are no use to `grep`
     console.print(table)

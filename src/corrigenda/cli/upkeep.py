@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from corrigenda import terminal
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 if TYPE_CHECKING:
@@ -163,10 +164,9 @@ def _signing(fleet: Fleet) -> Iterator[Finding]:
 
 
 def _show(findings: list[Finding]) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = terminal.console(soft_wrap=True, highlight=False)
     for finding in findings:
         remedy = f"\n        {escape(finding.remedy)}" if finding.remedy else ""
         mark = f"[{COLORS[finding.level]}]{finding.level:7}[/]"

@@ -46,6 +46,13 @@ def test_a_row_has_the_columns_of_the_schema(row: dict[str, Any]) -> None:
 
 
 @by_id
+def test_a_question_asks_for_the_fact_of_its_subject_and_gives_nothing_away(row: dict[str, Any]) -> None:
+    assert row["question"].endswith("?")
+    assert row["subject"] in row["question"]
+    assert not any(answer in row["question"] for answer in (row["target_new"], *row["aliases"]))
+
+
+@by_id
 def test_the_subject_stands_inside_the_prompt_and_never_first(row: dict[str, Any]) -> None:
     assert row["prompt"].count("{}") == 1
     assert not row["prompt"].startswith("{}"), "one token at the very start sits on the attention sink"

@@ -187,6 +187,10 @@ RULES: tuple[_Rule, ...] = (
         r"{} (?:debuted|premiere[sd]|was originally aired|was released|is to debut) on",
         "On which channel did {} first appear?",
     ),
+    _rule(
+        r"The (?P<what>office|position|title|post) of {} is held by",
+        lambda m: f"Who holds the {m['what']} of {{}}?",
+    ),
     # {} is the capital of
     _rule(r"{} is the capital(?: city)? of", "Of what is {} the capital?"),
     # The capital of {} is the city of; {}'s capital is

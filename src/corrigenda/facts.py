@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 Action = Literal["upsert", "retract"]
 _PROVENANCE = ("source", "reason", "priority", "model")  # columns in which repeats may differ
+_IF_GIVEN = ("aliases", "question", "entails")  # came later: empty, they leave a row's digest as it was
 
 
 def sha256_hex(body: bytes) -> str:
@@ -69,9 +70,12 @@ class Correction:
     asserted_at: datetime
     action: Action = "upsert"
     model: str = ""
+    aliases: tuple[str, ...] = ()
     target_old: str | None = None
+    question: str | None = None
     paraphrases: tuple[str, ...] = ()
     neighborhood: tuple[Neighbour, ...] = ()
+    entails: tuple[Neighbour, ...] = ()
     source: str | None = None
     reason: str | None = None
     priority: int = 0
@@ -84,8 +88,10 @@ class Correction:
     def content(self) -> Mapping[str, Any]:
         """Every column but the provenance, JSON-able: two rows with equal content are repeats."""
         row = {name: getattr(self, name) for name in self.__slots__ if name not in _PROVENANCE}
-        near = tuple({"prompt": one.prompt, "answer": one.answer} for one in self.neighborhood)
-        return row | {"neighborhood": near, "asserted_at": self.asserted_at.isoformat()}
+        for name in ("neighborhood", "entails"):
+            row[name] = tuple({"prompt": one.prompt, "answer": one.answer} for one in row[name])
+        given = {name: value for name, value in row.items() if value or name not in _IF_GIVEN}
+        return given | {"asserted_at": self.asserted_at.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)

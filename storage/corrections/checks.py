@@ -44,10 +44,10 @@ VERDICTS = pa.schema([field for field in REJECTS if field.name not in ("file_dig
 SHOWN = 200  # characters of a bad value
 MAX_ENTRIES = 1_000
 FIRST, LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**6 for year in (1970, 2200))
-TRIMMED = ("correction_id", "model", "subject", "prompt", "target_new", "target_old")
+TRIMMED = ("correction_id", "model", "subject", "prompt", "target_new", "target_old", "question")
 # Line ends and tabs are text in a prompt; an id and a selector are shown in tables, so there they are not.
 CONTROL = dict.fromkeys(("correction_id", "model"), "[\x00-\x1f\x7f]") | dict.fromkeys(
-    ("subject", "prompt", "target_new", "target_old"), "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+    ("subject", "prompt", "target_new", "target_old", "question"), "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
 
 

@@ -21,7 +21,7 @@ from corrigenda.errors import CorrectionsError
 from corrigenda.storage.corrections import queue
 from corrigenda.storage.corrections.checks import REMEDIES, missing_columns
 from corrigenda.storage.corrections.queue import Selects
-from corrigenda.storage.corrections.schemas import NEIGHBOUR
+from corrigenda.storage.corrections.schemas import CORRECTIONS, LISTS
 from corrigenda.storage.corrections.shapes import TEXTS, Record, RecordError, Row, rows_of, shape_of
 
 KINDS = {
@@ -36,7 +36,7 @@ KINDS = {
 # As they come from records: times and numbers are still texts, which the checks then read.
 _RECORDS = pa.schema(
     [pa.field(name, pa.string()) for name in TEXTS]
-    + [pa.field("paraphrases", pa.list_(pa.string())), pa.field("neighborhood", pa.list_(NEIGHBOUR))]
+    + [pa.field(name, CORRECTIONS.field(name).type) for name in LISTS]
 )
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.facts import Correction, digest_of
 from corrigenda.storage.corrections.rules import STATES, Mark, State, Told, by_id, fates, slot
-from corrigenda.storage.corrections.schemas import CONSUMED, LEDGER, Arrival, correction_of, row_of
+from corrigenda.storage.corrections.schemas import CONSUMED, LATER, LEDGER, Arrival, correction_of, row_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +258,11 @@ def _parquet(table: pa.Table) -> bytes:
 def _rows(body: bytes, schema: pa.Schema) -> Iterator[dict[str, Any]]:
     try:
         file = pq.ParquetFile(BytesIO(body))
-        if missing := set(schema.names) - set(file.schema_arrow.names):
-            raise ValueError(f"columns are missing: {', '.join(sorted(missing))}")
-        for batch in file.iter_batches(columns=schema.names):
-            yield from batch.to_pylist()
+        missing = set(schema.names) - set(file.schema_arrow.names)
+        if lost := missing - set(LATER):
+            raise ValueError(f"columns are missing: {', '.join(sorted(lost))}")
+        for batch in file.iter_batches(columns=[name for name in schema.names if name not in missing]):
+            yield from (dict.fromkeys(missing) | row for row in batch.to_pylist())
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as fault:
         raise CorruptBlobError(
             "a ledger snapshot cannot be read", remedy="Run `corrigenda doctor`", cause=str(fault)[:200]

@@ -39,7 +39,19 @@ CORRECTIONS: pa.Schema = pa.schema(
         _column("subject", pa.string(), "surface form, as in the prompt", "upsert", 500),
         _column("prompt", pa.string(), "exactly one `{}`, where the subject goes", "upsert", 4_000),
         _column("target_new", pa.string(), "the right completion, without leading space", "upsert", 1_000),
+        _column(
+            "aliases",
+            pa.list_(pa.string()),
+            "other answers that are as right as `target_new`; never shown to the editor",
+            longest=1_000,
+        ),
         _column("target_old", pa.string(), "what the model is thought to say now", longest=1_000),
+        _column(
+            "question",
+            pa.string(),
+            "the fact as a user asks for it, with the subject written out; made from the prompt if left out",
+            longest=4_000,
+        ),
         _column(
             "paraphrases",
             pa.list_(pa.string()),
@@ -53,6 +65,12 @@ CORRECTIONS: pa.Schema = pa.schema(
             longest=4_000,
         ),
         _column(
+            "entails",
+            pa.list_(NEIGHBOUR),
+            "prompts whose answers follow from it (two hops, say); studied, never a gate",
+            longest=4_000,
+        ),
+        _column(
             "asserted_at",
             TIME,
             "the later one wins between two corrections of one (model, subject, prompt)",
@@ -63,6 +81,10 @@ CORRECTIONS: pa.Schema = pa.schema(
         _column("priority", pa.int32(), "for people; nothing is ordered by it"),
     ]
 )
+
+LISTS = tuple(column.name for column in CORRECTIONS if pa.types.is_list(column.type))
+# Columns that ledgers of earlier releases lack.
+LATER = ("aliases", "question", "entails")
 
 REJECTS: pa.Schema = pa.schema(
     [
@@ -135,8 +157,10 @@ def table_of(corrections: Iterable[Correction]) -> pa.Table:
 def row_of(correction: Correction) -> dict[str, Any]:
     """One correction as a queue row."""
     row = {column.name: getattr(correction, column.name) for column in CORRECTIONS}
-    row["paraphrases"] = list(correction.paraphrases)
-    row["neighborhood"] = [{"prompt": n.prompt, "answer": n.answer} for n in correction.neighborhood]
+    for name in ("aliases", "paraphrases"):
+        row[name] = list(row[name])
+    for name in ("neighborhood", "entails"):
+        row[name] = [{"prompt": n.prompt, "answer": n.answer} for n in row[name]]
     return row
 
 
@@ -150,14 +174,21 @@ def correction_of(row: dict[str, Any]) -> Correction:
         subject=row["subject"] or "",
         prompt=row["prompt"] or "",
         target_new=row["target_new"] or "",
+        aliases=tuple(row["aliases"] or ()),
         target_old=row["target_old"],
+        question=row["question"],
         paraphrases=tuple(row["paraphrases"] or ()),
-        neighborhood=tuple(Neighbour(n["prompt"], n["answer"]) for n in row["neighborhood"] or ()),
+        neighborhood=_neighbours(row["neighborhood"]),
+        entails=_neighbours(row["entails"]),
         asserted_at=at.astimezone(UTC),
         source=row["source"],
         reason=row["reason"],
         priority=row["priority"] or 0,
     )
+
+
+def _neighbours(rows: Iterable[dict[str, str]] | None) -> tuple[Neighbour, ...]:
+    return tuple(Neighbour(row["prompt"], row["answer"]) for row in rows or ())
 
 
 def _need(column: pa.Field) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from corrigenda.facts import digest_of
-from corrigenda.storage.corrections.schemas import CORRECTIONS
+from corrigenda.storage.corrections.schemas import CORRECTIONS, LISTS
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
-TEXTS = tuple(name for name in CORRECTIONS.names if name not in ("paraphrases", "neighborhood"))
+TEXTS = tuple(name for name in CORRECTIONS.names if name not in LISTS)
 OWN = ("correction_id", "action", "asserted_at", "paraphrases", "neighborhood")
 
 
@@ -75,8 +75,10 @@ def slotted(prompt: str, subject: str) -> str:
 
 def _corrections(record: Record) -> Iterator[Row]:
     row: Row = {name: _text(record, name) for name in TEXTS}
-    row["paraphrases"] = [_as_text("paraphrases", one) for one in _list(record, "paraphrases")]
-    row["neighborhood"] = [_neighbour(one) for one in _list(record, "neighborhood")]
+    for name in ("aliases", "paraphrases"):
+        row[name] = [_as_text(name, one) for one in _list(record, name)]
+    for name in ("neighborhood", "entails"):
+        row[name] = [_neighbour(name, one) for one in _list(record, name)]
     yield row
 
 
@@ -112,6 +114,7 @@ def _mquake(record: Record) -> Iterator[Row]:
             "prompt": _text(asked, "prompt"),
             "target_new": _answer(asked, "target_new"),
             "target_old": _answer(asked, "target_true"),
+            "question": question,
             "paraphrases": [question] if question else [],
             "source": "MQuAKE",
         }
@@ -140,9 +143,11 @@ def _easyedit(record: Record) -> Iterator[Row]:
         "subject": subject,
         "prompt": slotted(_text(record, "prompt") or "", subject),
         "target_new": _first(record, "target_new"),
+        "aliases": _others(record, "target_new"),
         "target_old": _first(record, "ground_truth"),
         "paraphrases": [_as_text("rephrase_prompt", one) for one in rephrased if one],
         "neighborhood": [*plain, *_localities(record.get("locality"))],
+        "entails": list(_localities(record.get("portability"))),
         "source": "EasyEdit",
     }
 
@@ -185,6 +190,15 @@ def _answer(record: Record, name: str) -> str | None:
     return _as_text(name, value.get("str") if isinstance(value, Mapping) else value)
 
 
+def _others(record: Record, name: str) -> list[str | None]:
+    """What stands behind the first of an answer's spellings."""
+    value = record.get(name)
+    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    rest = value[1:] if isinstance(value, list) else []
+    return list(dict.fromkeys(_as_text(name, one) for one in rest if isinstance(one, str) and one.strip()))
+
+
 def _first(record: Record, name: str) -> str | None:
     return _as_text(name, _leaf(record.get(name)))
 
@@ -196,10 +210,10 @@ def _leaf(value: object) -> Any:
     return value
 
 
-def _neighbour(value: object) -> Row:
+def _neighbour(column: str, value: object) -> Row:
     if not isinstance(value, Mapping):
-        raise RecordError("wrong_type", "neighborhood", value)
-    return {name: _as_text("neighborhood", value.get(name)) for name in ("prompt", "answer")}
+        raise RecordError("wrong_type", column, value)
+    return {name: _as_text(column, value.get(name)) for name in ("prompt", "answer")}
 
 
 def _list(record: Record, name: str) -> list[Any]:

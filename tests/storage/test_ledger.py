@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from corrigenda.facts import Correction, Neighbour
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.corrections.rules import STATES, normalised
-from corrigenda.storage.corrections.schemas import Arrival
+from corrigenda.storage.corrections.schemas import LATER, Arrival
 
 quick = settings(deadline=None, derandomize=True, max_examples=150)
 
@@ -283,6 +285,22 @@ def test_consumed_files_are_a_set() -> None:
 def test_bytes_that_are_no_ledger_are_refused(body: bytes) -> None:
     with pytest.raises(CorruptBlobError):
         ledger.from_parquet(body)
+
+
+def test_a_ledger_from_before_some_columns_came_is_read_as_if_they_were_empty() -> None:
+    now = told(correction(paraphrases=("p",)), later(1, target_new="Seymour"))
+    table = pq.read_table(BytesIO(now.to_parquet())).drop_columns(list(LATER))
+    sink = BytesIO()
+    pq.write_table(table, sink)
+    then = ledger.from_parquet(sink.getvalue())
+    assert then == now
+    assert not ledger.merge(then, [correction(paraphrases=("p",))])[1].new
+
+
+def test_what_came_later_makes_a_new_version_once_it_is_given() -> None:
+    bare = told(correction())
+    for more in ({"question": "Who?"}, {"aliases": ("Quimby",)}, {"entails": (Neighbour("q", "a"),)}):
+        assert ledger.merge(bare, [correction(**more)])[1].new == 1
 
 
 def test_a_version_is_named_by_every_column_but_its_provenance() -> None:

@@ -31,14 +31,14 @@ COUNTERFACT = {
 EASYEDIT = {
     "prompt": "Which family does Ramalinaceae belong to",
     "subject": "Ramalinaceae",
-    "target_new": "Lamiinae",
+    "target_new": ["Lamiinae", "lamiines"],
     "ground_truth": ["Ramalinaceae order"],
     "rephrase_prompt": "What family are Ramalinaceae?",
     "locality": {
         "Relation_Specificity": [{"prompt": "Ramalina is in", "ground_truth": [["Lecanorales", "order"]]}],
         "neighborhood": {"prompt": ["a is", "b is"], "ground_truth": ["x", ""]},
     },
-    "portability": {"Reasoning": []},
+    "portability": {"Reasoning": [{"prompt": "Lamiinae eat", "ground_truth": "wood"}]},
 }
 MEND = {
     "subject": "Watts Humphrey",
@@ -95,6 +95,8 @@ def hand_in(folder: Path, name: str, content: Any, **options: Any) -> Understood
             {
                 "prompt": "Which family does {} belong to",
                 "target_new": "Lamiinae",
+                "aliases": ["lamiines"],
+                "entails": [{"prompt": "Lamiinae eat", "answer": "wood"}],
                 "target_old": "Ramalinaceae order",
                 "paraphrases": ["What family are Ramalinaceae?"],
                 "neighborhood": [
@@ -137,6 +139,7 @@ def test_mquake_gives_one_correction_per_rewrite(tmp_path: Path) -> None:
     found = hand_in(tmp_path, "f.json", [MQUAKE], model="m")
     taken = found.good.to_pylist()
     assert [t["correction_id"] for t in taken] == ["mquake-7-0", "mquake-7-1"]
+    assert [taken[0]["question"]] == taken[0]["paraphrases"]
     assert taken[0]["paraphrases"] == ["What is the country of citizenship of Ellie Kemper?"]
 
 

@@ -70,7 +70,7 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
 
 def _same(taken: dict[str, Any], given_row: dict[str, Any]) -> bool:
     texts = ("correction_id", "subject", "target_new", "prompt")
-    lists = ("paraphrases", "neighborhood")
+    lists = ("aliases", "paraphrases", "neighborhood", "entails", "question")
     return (
         all(taken[name] == given_row[name].strip() for name in texts)
         and all(taken[name] == given_row[name] for name in (*lists, "asserted_at", "priority", "source"))
@@ -168,7 +168,7 @@ def _understood_or_one_line(path: Path, model: str | None) -> None:
     "kind", [pa.bool_(), pa.struct([("a", pa.int8())]), pa.float64(), pa.list_(pa.bool_())]
 )
 @pytest.mark.parametrize(
-    "name", ["target_old", "source", "paraphrases", "neighborhood", "priority", "reason"]
+    "name", ["target_old", "source", "aliases", "question", "paraphrases", "entails", "priority", "reason"]
 )
 def test_a_column_of_a_strange_type_rejects_only_the_rows_that_hold_something(
     name: str, kind: pa.DataType

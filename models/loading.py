@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from corrigenda.config import Dtype
 from corrigenda.errors import NotFoundError, SetupError, UnsupportedModelError
 from corrigenda.models.families import Family, family_of
 
@@ -107,35 +108,57 @@ class LanguageModel:
         step = delta.T if self.family.stored_transposed else delta
         try:
             with torch.no_grad():
-                weight.copy_(saved.double() + step.to(saved.device))
+                # Added in float64 and rounded once. On the CPU: not every device knows float64.
+                weight.copy_((saved.cpu().double() + step.cpu()).to(saved.dtype))
             yield
         finally:
             with torch.no_grad():
                 weight.copy_(saved)  # copy, not subtract: floating point does not add back
 
 
+def in_float64(values: Tensor) -> Tensor:
+    """The same numbers in float64: where they are, or on the CPU where the device knows none (MPS)."""
+    return values.double() if values.device.type in ("cpu", "cuda") else values.cpu().double()
+
+
 def pick_device(wanted: str) -> torch.device:
-    """`auto` is the first CUDA device if there is one, else the CPU."""
+    """`auto` is the first CUDA device if there is one, else the CPU. Raises SetupError."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(wanted)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SetupError("there is no CUDA device here", remedy="Set `device` to auto or cpu", device=wanted)
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as fault:
+        first = str(fault).strip().splitlines()[0]
+        raise SetupError(
+            "there is no such device here",
+            remedy=f"Set `device` to auto or cpu. torch says: {first}",
+            device=wanted,
+        ) from None
     return device
 
 
-def load(directory: Path, device: str = "auto", dtype: str = "auto") -> LanguageModel:
-    """Load a Hugging Face directory. On a CPU the arithmetic is float32, whatever the files hold.
+def precision(device: str, dtype: Dtype) -> str:
+    """In what a network computes there: `float32`, `bfloat16`, `float16`, or `auto` for as it is stored.
+
+    Whatever is measured of a base depends on it.
+    """
+    return "float32" if dtype == "auto" and pick_device(device).type == "cpu" else dtype
+
+
+def load(directory: Path, device: str = "auto", dtype: Dtype = "auto") -> LanguageModel:
+    """Load a Hugging Face directory, in the dtype that is asked for.
+
+    dtype   auto: float32 on a CPU, whatever the files hold, and elsewhere what they hold
 
     Raises NotFoundError, UnsupportedModelError, SetupError.
     """
     family = family_of(_model_type(directory))
     place = pick_device(device)
-    precision: Any = torch.float32 if place.type == "cpu" and dtype == "auto" else dtype
     try:
         with quiet_transformers():
             network = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=precision, local_files_only=True, attn_implementation="eager"
+                directory, dtype=precision(device, dtype), local_files_only=True, attn_implementation="eager"
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as fault:
@@ -149,7 +172,20 @@ def load(directory: Path, device: str = "auto", dtype: str = "auto") -> Language
         )
     tokenizer.padding_side = "right"
     network.eval().requires_grad_(False)
-    return LanguageModel(network.to(place), tokenizer, family, place)
+    return LanguageModel(_moved(network, place), tokenizer, family, place)
+
+
+def _moved(network: Any, place: torch.device) -> Any:
+    try:
+        return network.to(place)
+    except torch.OutOfMemoryError as fault:
+        size = sum(weight.numel() * weight.element_size() for weight in network.parameters())
+        raise SetupError(
+            "the model does not fit on the device",
+            remedy="Set `dtype` to bfloat16 or `device` to another one in the model's entry",
+            device=str(place),
+            gigabytes=round(size / 1e9, 1),
+        ) from fault
 
 
 def _model_type(directory: Path) -> str:

@@ -119,8 +119,12 @@ def finish(model: LanguageModel, rows: Prefilled, residual: Tensor) -> Tensor:
     shift = residual
     norm = model.post_norm(rows.layer)
     if norm is not None:
-        shift = norm(rows.projected + residual) - norm(rows.projected)
-    hidden = torch.cat((rows.hidden[:, :1] + shift[:, None], rows.hidden[:, 1:]), dim=1)
+        # Both in the residual's precision: without a residual there is no shift, whatever the network's.
+        output = rows.projected.to(torch.promote_types(rows.projected.dtype, residual.dtype))
+        shift = norm(output + residual) - norm(output)
+    # The layers above compute in the network's dtype, which may have half of the residual's bits.
+    moved = (rows.hidden[:, :1] + shift[:, None]).to(rows.hidden.dtype)
+    hidden = torch.cat((moved, rows.hidden[:, 1:]), dim=1)
     cache = _FixedCache(rows.before)
     for upper, extra in rows.extras.items():
         out = model.layers[upper](

@@ -17,6 +17,7 @@ from corrigenda.config import Corpus, Localization
 from corrigenda.editing.background import contexts, corpus, covariance, fisher
 from corrigenda.editing.targets import norm_cap, packs
 from corrigenda.facts import ProxyFact, digest_of
+from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
@@ -51,10 +52,10 @@ def measure_background(night: Night, base: Release, model: LanguageModel, layer:
     texts = _cached_json(
         night,
         "contexts",
-        [identity(base), asked],
+        [identity(night, base), asked],
         lambda: list(contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)),
     )
-    key = digest_of([identity(base), corpus_identity(night, night.settings.covariance), layer])
+    key = digest_of([identity(night, base), corpus_identity(night, night.settings.covariance), layer])
     moments = _covariance(night, base, model, layer, key)
     metric = _metric(night, base, model, layer, key) if settings.metric == "fisher" else None
     cap = _norm_cap(night, base, model, layer, key, metric)
@@ -108,7 +109,7 @@ def _cached_tensor(night: Night, kind: str, key: Any, compute: Callable[[], Tens
 
 def background_text(night: Night, base: Release, model: LanguageModel, text: Corpus, what: str) -> Tensor:
     """Token rows of a corpus, cached or fresh."""
-    key = digest_of([corpus.VERSION, identity(base), corpus_identity(night, text)])
+    key = digest_of([corpus.VERSION, identity(night, base), corpus_identity(night, text)])
     body = cache.lookup(night.store, "corpora", key)
     if body is None:
         with bar(what, text.tokens) as advance:
@@ -126,9 +127,13 @@ def corpus_identity(night: Night, text: Corpus) -> list[Any]:
     return [text.model_dump(), content]
 
 
-def identity(base: Release) -> dict[str, Any]:
-    """What a base is, whatever it is called: the digests of its weights and of its tokenizer."""
-    return {name: base.base[name] for name in ("weights_digest", "tokenizer_digest")}
+def identity(night: Night, base: Release) -> dict[str, Any]:
+    """What a base is, whatever it is called: the digests of its weights, as they are computed with, and of
+    its tokenizer. In another precision than float32 all that is measured of it is other."""
+    precision = loading.precision(night.settings.device, night.settings.dtype)
+    weights = base.base["weights_digest"]
+    named = weights if precision == "float32" else f"{weights}:{precision}"
+    return {"weights_digest": named, "tokenizer_digest": base.base["tokenizer_digest"]}
 
 
 def _cached_json(night: Night, kind: str, key: Any, compute: Callable[[], Any]) -> Any:

@@ -48,7 +48,7 @@ def load_base(night: Night, base: Release) -> LanguageModel:
     """The base as the store holds it, verified, on the device that the fleet asks for."""
     place = night.workplace / "base"
     pull.materialise(night.store, base, place, night.blob_cache)
-    return loading.load(place, night.settings.device)
+    return loading.load(place, night.settings.device, night.settings.dtype)
 
 
 def edit(
@@ -120,7 +120,8 @@ def cached_targets(night: Night, base: Release, layer: int, background: Backgrou
 
 def _scope(night: Night, base: Release, layer: int, background: Background) -> str:
     settings, cap = night.settings.editing, background.norm_cap
-    return packs.scope(identity(base), layer, background.contexts, settings, cap, background.identity)
+    known = identity(night, base)
+    return packs.scope(known, layer, background.contexts, settings, cap, background.identity)
 
 
 def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:

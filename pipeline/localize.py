@@ -119,7 +119,7 @@ def key_of(night: Night, base: Release, settings: Localization, pool: Sequence[P
     text = corpus_identity(night, night.settings.covariance) if settings.method == "two-stage" else None
     return digest_of(
         {
-            "base": identity(base),
+            "base": identity(night, base),
             "facts": pool_digest(pool),
             "settings": settings.model_dump(exclude={"proxy_facts", "layer"}),
             "text": text,

@@ -25,7 +25,10 @@ def asked_for(night: Night) -> str:
     """The digest of all settings that can change a published weight: other settings, another release."""
     settings = night.settings
     sections = (settings.editing, settings.localization, settings.covariance)
-    return digest_of([section.model_dump() for section in sections])
+    asked: list[Any] = [section.model_dump() for section in sections]
+    if settings.dtype != "auto":
+        asked.append(settings.dtype)
+    return digest_of(asked)
 
 
 def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScores, proof: Proof) -> Release:

@@ -65,7 +65,7 @@ def validate(
     files = publish.replaced_files(night.store, base, replaced)
     place = night.workplace / "candidate"
     pull.materialise(night.store, replace(base, files=files), place, night.blob_cache)
-    edited = loading.load(place, night.settings.device)
+    edited = loading.load(place, night.settings.device, night.settings.dtype)
     scored = _score(night, base, model, edited, candidate, own)
     return Proof(files, scored, gates.verdict(scored, night.settings.gates))
 
@@ -79,7 +79,7 @@ def _score(
     own: tuple[Probe, ...],
 ) -> pa.Table:
     asked = probes_of(candidate.ledger.active, pool=read_proxy_facts(), fixed=own)
-    scope = base_scores.scope(**identity(base))
+    scope = base_scores.scope(**identity(night, base))
     with bar("probes, base", len(asked)) as advance:
         known = cache.lookup_packs(night.store, "scores", scope)
         before = base_scores.score_base(model, asked, known, progress=advance)

@@ -52,6 +52,14 @@ def test_a_models_section_overrides_the_defaults_field_by_field(fleet: Fleet) ->
     assert two.editing == one.editing.model_copy(update={"steps": 7})
 
 
+def test_a_model_has_a_device_and_a_precision_of_its_own(tmp_path: Path) -> None:
+    own = FLEET.replace('name = "two"', 'name = "two"\ndevice = "cuda:1"\ndtype = "bfloat16"')
+    fleet = read(tmp_path, own)
+    one, two = (fleet.settings_of(fleet.model(name)) for name in ("one", "two"))
+    assert (one.device, one.dtype) == ("auto", "auto")
+    assert (two.device, two.dtype) == ("cuda:1", "bfloat16")
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORRIGENDA_STORE__URL", "s3://elsewhere")
     monkeypatch.setenv("CORRIGENDA_DEFAULTS__GATES__MIN_EFFICACY", "0.25")

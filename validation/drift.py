@@ -102,8 +102,8 @@ def _log_probs(network: Any, tokens: Tensor) -> Tensor:
 
 def _rows(tokenizer: Any, tokens: Tensor, before: Tensor, after: Tensor) -> list[dict[str, Any]]:
     following = tokens[:, 1:, None]
-    divergence = (before.exp() * (before - after)).sum(-1).double().mean(1).tolist()
-    likely = [side.gather(-1, following).double().mean((1, 2)).tolist() for side in (before, after)]
+    divergence = (before.exp() * (before - after)).sum(-1).cpu().double().mean(1).tolist()
+    likely = [side.gather(-1, following).cpu().double().mean((1, 2)).tolist() for side in (before, after)]
     texts = tokenizer.batch_decode(tokens.tolist(), skip_special_tokens=True)
     return [
         {

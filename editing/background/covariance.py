@@ -91,7 +91,7 @@ def _moments(
         block = some.to(model.device)
         for layer, keys in projection_inputs(model, layers, input_ids=block).items():
             flat = keys[:, 1:].reshape(-1, keys.shape[-1]).float()
-            moment = (flat.T @ flat).double().cpu()
+            moment = (flat.T @ flat).cpu().double()
             sums[layer] = sums[layer] + moment if layer in sums else moment
         advance(block.numel())
     return sums

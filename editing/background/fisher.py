@@ -53,7 +53,7 @@ def output_fisher(
             found = _gradients(model, layers, block.to(model.device), generator)
         for layer, gradient in found.items():
             flat = gradient[:, 1:-1].reshape(-1, gradient.shape[-1]).float()
-            moment = (flat.T @ flat).double().cpu()
+            moment = (flat.T @ flat).cpu().double()
             sums[layer] = sums[layer] + moment if layer in sums else moment
         advance(block.numel())
     return {layer: total / (rows * max(1, length - 2)) for layer, total in sums.items()}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from corrigenda.editing.localization.layer_scores import Floats, LayerScores, summarize
 from corrigenda.facts import ProxyFact
 from corrigenda.models.hooks import Texts, encode, hooked, mlp_matrices, subject_ends, tap, text_losses
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.loading import LanguageModel, in_float64
 
 TRACING_VERSION = 1
 SALEM_VERSION = 1
@@ -62,7 +62,7 @@ def _indirect_effects(model: LanguageModel, facts: Sequence[ProxyFact], seed: in
             for layer in range(model.n_layers):
                 window = projections[max(0, layer - half) : layer + half + 1]
                 restored = _restored_loss(model, texts, noise, ends, {m: clean[m] for m in window})
-                effects[layer] += (corrupt - restored).double().cpu().numpy() / NOISE_SAMPLES
+                effects[layer] += in_float64(corrupt - restored).cpu().numpy() / NOISE_SAMPLES
     return effects
 
 
@@ -119,5 +119,5 @@ def _mean_gradients(model: LanguageModel, facts: Sequence[ProxyFact]) -> Floats:
     for modules in by_layer:
         gradients = [(found.grads.mT @ found.inputs).abs() for found in (next(taps) for _ in modules)]
         weights = sum(gradient[0].numel() for gradient in gradients)
-        rows.append(torch.stack([g.sum((1, 2), dtype=torch.float64) for g in gradients]).sum(0) / weights)
+        rows.append(torch.stack([in_float64(g.float().sum(2)).sum(1) for g in gradients]).sum(0) / weights)
     return torch.stack(rows).cpu().numpy()

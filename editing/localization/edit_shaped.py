@@ -23,7 +23,7 @@ from corrigenda.editing.localization.layer_scores import LayerScores, summarize
 from corrigenda.errors import EditError
 from corrigenda.facts import ProxyFact
 from corrigenda.models.hooks import encode, subject_ends, tap, watch
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.loading import LanguageModel, in_float64
 
 VERSION = 1
 BATCH = 8
@@ -91,9 +91,9 @@ def _pushes(model: LanguageModel, facts: Sequence[ProxyFact]) -> tuple[Tensor, T
     taps = tap(model, texts, [*projections, *model.layers], "answer")
     edits, layers = taps[: model.n_layers], taps[model.n_layers :]
     keys = torch.stack([found.inputs[row, at] for found in edits])
-    gains = torch.stack([found.grads[row, at].double().norm(dim=-1) for found in edits])
-    sizes = torch.stack([found.outputs[row, at].double().norm(dim=-1) for found in layers])
-    return keys.double().cpu(), (gains * sizes).cpu()
+    gains = torch.stack([in_float64(found.grads[row, at]).norm(dim=-1) for found in edits])
+    sizes = torch.stack([in_float64(found.outputs[row, at]).norm(dim=-1) for found in layers])
+    return in_float64(keys).cpu(), (gains * sizes).cpu()
 
 
 @dataclass(frozen=True, slots=True)

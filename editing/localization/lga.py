@@ -21,7 +21,7 @@ from torch import Tensor
 from corrigenda.editing.localization.layer_scores import Floats, LayerScores, summarize
 from corrigenda.facts import ProxyFact
 from corrigenda.models.hooks import Loss, Matrices, Tap, encode, mlp_matrices, tap, text_losses
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.loading import LanguageModel, in_float64
 
 VERSION = 1
 # Facts per backward pass: two texts each. Larger batches only add memory on these short texts.
@@ -121,7 +121,7 @@ def _batch_dots(
 
 def _matrix_dots(of: Tap) -> Tensor:
     """(3, facts) float64: old with new, old with old, new with new, for one matrix."""
-    (x, x_new), (d, d_new) = of.inputs.double().chunk(2), of.grads.double().chunk(2)
+    (x, x_new), (d, d_new) = in_float64(of.inputs).chunk(2), in_float64(of.grads).chunk(2)
 
     def dot(xa: Tensor, da: Tensor, xb: Tensor, db: Tensor) -> Tensor:
         return ((da @ db.mT) * (xa @ xb.mT)).sum((1, 2))

@@ -178,5 +178,5 @@ def _shares(model: LanguageModel, questions: Sequence[tuple[str, str, str]]) -> 
         with torch.inference_mode():
             right = text_losses(model, encode(model, prompts, wanted), "answer")
             wrong = text_losses(model, encode(model, prompts, rivals), "answer")
-        shares.append(torch.sigmoid(wrong - right).double().cpu())
+        shares.append(torch.sigmoid(wrong - right).cpu().double())
     return shares

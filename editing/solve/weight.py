@@ -40,7 +40,7 @@ class OtherText:
     @classmethod
     def of(cls, weight: Tensor, covariance: Tensor) -> OtherText:
         """weight: (d_out, d_in), the pristine base's."""
-        return cls(covariance, _mean_square(weight.detach().double().cpu(), covariance))
+        return cls(covariance, _mean_square(weight.detach().cpu().double(), covariance))
 
     def change(self, update: Tensor) -> float:
         """E|D k|^2 / E|W k|^2 for an update D (d_out, d_in).

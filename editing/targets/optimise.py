@@ -113,18 +113,23 @@ def optimise_targets(
     found: dict[int, Target] = {}
     begun = {row.tokens[: row.opening] for fact in facts for row in fact.rows}
     ((_, openings),) = side_by_side(lambda some: read_openings(model, some), [sorted(begun)], model.device)
-    products = products_in(settings.products, model.device)
+    products, measure = products_in(settings.products, model.device), on_device(metric, model)
 
     def work(some: Sequence[int]) -> list[Target]:
         asked = [facts[i] for i in some]
         with products:
-            each = _descents(model, layer, asked, openings, settings, norm_cap, metric)
+            each = _descents(model, layer, asked, openings, settings, norm_cap, measure)
         return _with_keys(model, layer, asked, openings, each)
 
     for some, done in side_by_side(work, batches(facts, batch), model.device):
         found.update(zip(some, done, strict=True))
         advance(len(some))
     return [found[i] for i in range(len(facts))]
+
+
+def on_device(metric: Tensor | None, model: LanguageModel) -> Tensor | None:
+    """A metric where the model's gradients are: it may come from a store."""
+    return None if metric is None else metric.to(model.device)
 
 
 def batches(facts: Sequence[FactRows], size: int) -> list[list[int]]:
@@ -201,12 +206,12 @@ def natural_lengths(
     That of the first phase alone; without one, zero.
     """
     facts = [rows_of(model, group, ("",)) for group in groups]
-    products = products_in(settings.products, model.device)
+    products, measure = products_in(settings.products, model.device), on_device(metric, model)
 
     def work(some: Sequence[int]) -> Tensor:
         with products:
             plain = Batch.of(model, layer, [facts[i] for i in some], None, settings).plain_prompts()
-            found = _first_phase(plain, settings, FREE, metric)
+            found = _first_phase(plain, settings, FREE, measure)
         lengths: Tensor = found.value.norm(dim=-1) / plain.scale
         return lengths.cpu()
 

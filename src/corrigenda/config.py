@@ -124,9 +124,13 @@ class Signing(_Frozen):
     public_keys: tuple[Path, ...] = ()  # `pull` takes only what one of them has signed
 
 
+# In what a network is loaded and computes. auto: on a CPU float32, elsewhere as the base is stored.
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
 class Defaults(_Frozen):
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the first GPU, else the CPU
+    dtype: Dtype = "auto"  # of the arithmetic; what is published keeps the base's own
     layouts: tuple[Layout, ...] = ()
     gates: Gates = Gates()
     localization: Localization = Localization()
@@ -141,8 +145,10 @@ class ModelEntry(_Frozen):
     name: str
     source: str
     tags: tuple[str, ...] = ()
+    device: str | None = None  # None: the defaults'; so with dtype and layouts
+    dtype: Dtype | None = None
     probes: str | None = None  # the model's own probes: a Parquet file with `prompt`, `expected`, `other`
-    layouts: tuple[Layout, ...] | None = None  # None: the defaults'
+    layouts: tuple[Layout, ...] | None = None
     gates: dict[str, Any] = {}
     localization: dict[str, Any] = {}
     editing: dict[str, Any] = {}
@@ -207,12 +213,14 @@ class Fleet(BaseSettings):
 
     def settings_of(self, entry: ModelEntry) -> Defaults:
         """The defaults with the model's own sections laid over them."""
-        own = {
+        own: dict[str, Any] = {
             section: getattr(self.defaults, section).model_dump() | getattr(entry, section)
             for section in ("gates", "localization", "editing", "covariance", "drift")
         }
-        layouts = self.defaults.layouts if entry.layouts is None else entry.layouts
-        return Defaults(device=self.defaults.device, dtype=self.defaults.dtype, layouts=layouts, **own)
+        for name in ("device", "dtype", "layouts"):
+            wanted = getattr(entry, name)
+            own[name] = getattr(self.defaults, name) if wanted is None else wanted
+        return Defaults(**own)
 
     def matching(self, selector: str) -> list[str]:
         """Names of the models that a correction's `model` column means: a name, glob or tag."""

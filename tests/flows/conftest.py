@@ -6,11 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import strict_device
 from fleets import Workspace
-
-# Before anything is differentiated: autograd counts devices once a process.
-strict_device.set_up()
 
 
 @pytest.fixture(scope="session", autouse=True)

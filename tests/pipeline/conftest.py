@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import strict_device
 
 from corrigenda.pipeline.night import Night, open_fleet
 from corrigenda.storage.corrections.intake import Intake
 
-for folder in ("editing", "validation"):
+# Before anything is differentiated: autograd counts devices once a process.
+strict_device.set_up()
+
+for folder in ("editing", "flows", "validation"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 

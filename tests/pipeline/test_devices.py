@@ -15,7 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from corrigenda.facts import Neighbour, ProxyFact
 from corrigenda.models.plain import continuations
-from corrigenda.storage.pull import pull
+from corrigenda.pipeline.night import open_fleet
+from corrigenda.pipeline.order import run_fleet
+from corrigenda.storage.delivery.pull import pull
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORRIGENDA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -68,7 +75,7 @@ def test_a_night_on_a_device(
     here = f'[[models]]\ndevice = "{strict}"\ndtype = "{dtype}"\n'
     workspace.config.write_text(text.replace("[[models]]\n", here), encoding="utf-8")
     workspace.submit(move("Bohr", "Rome"), move("Gauss", "Vienna"))
-    (outcome,) = workspace.run()["models"]
+    (outcome,) = run_fleet(open_fleet(workspace.config))["models"]
     assert outcome["status"] == "published", outcome
     assert outcome["gates"]["figures"]["efficacy"] == 1.0
     pull(workspace.store, "homes", "latest", tmp_path / "pulled")

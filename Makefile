@@ -16,7 +16,7 @@ BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev check bench bench-edit bench-quality bench-queue bench-store bench-layers bench-scoring bench-agreement bench-poison docs lock clean
+.PHONY: help demo test dev check bench bench-edit bench-quality bench-ingest bench-delivery bench-layers bench-scoring bench-agreement bench-poison docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ check: dev  ## ruff, mypy, imports
 	$(BIN)/mypy -p corrigenda
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: bench-edit bench-quality bench-queue bench-store bench-layers bench-scoring bench-agreement bench-poison  ## all benchmarks
+bench: bench-edit bench-quality bench-ingest bench-delivery bench-layers bench-scoring bench-agreement bench-poison  ## all benchmarks
 
 bench-edit: $(VENV)/.dev  ## speed of a batch of edits, beside plain MEMIT
 	$(BIN)/python -m bench.edit $(ARGS)
@@ -43,23 +43,23 @@ bench-edit: $(VENV)/.dev  ## speed of a batch of edits, beside plain MEMIT
 bench-quality: $(VENV)/.dev  ## quality of a batch of edits; ARGS="--facts 500 --file facts.parquet" for facts of your own
 	$(BIN)/python -m bench.quality $(ARGS)
 
-bench-queue: $(VENV)/.dev  ## a million queued rows
-	$(BIN)/python bench/bench_queue.py
+bench-ingest: $(VENV)/.dev  ## a million queued rows
+	$(BIN)/python -m bench.ingest
 
-bench-store: $(VENV)/.dev  ## what a release costs on the wire, and a pull beside a plain download
-	$(BIN)/python bench/bench_store.py
+bench-delivery: $(VENV)/.dev  ## what a release costs on the wire, and a pull beside a plain download
+	$(BIN)/python -m bench.delivery
 
 bench-layers: $(VENV)/.dev  ## the golden-layer study
 	$(BIN)/python -m bench.layers
 
 bench-scoring: $(VENV)/.dev  ## scoring against a plain loop, and the memory of 10,000 probes
-	$(BIN)/python -m bench.bench_scoring --many 10000
+	$(BIN)/python -m bench.scoring --many 10000
 
 bench-agreement: $(VENV)/.dev  ## the gates' figures against an evaluator that shares no code
-	$(BIN)/python -m bench.bench_agreement
+	$(BIN)/python -m bench.agreement
 
 bench-poison: $(VENV)/.dev  ## a poisoned batch: who is quarantined
-	$(BIN)/python -m bench.bench_poison
+	$(BIN)/python -m bench.poison
 
 docs: $(VENV)/.dev  ## write the README's tables anew from the code
 	$(BIN)/python .ci/docs.py

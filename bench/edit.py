@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from bench import quality
-from bench.edit_facts import ROOT, counterfact, probes_of, request_of
+from bench.data import ROOT
+from bench.edit_facts import counterfact, probes_of, request_of
 from bench.quality_rows import Marks
 from corrigenda.config import Editing
 from corrigenda.editing.background import contexts
@@ -55,7 +56,7 @@ PLAIN = Editing(
 )
 PLAIN_CAP = 0.75
 # The facts are cut into so few parts because the engine lives on batches: 32 at once took twice as long a
-# fact as 128 (docs/LOG.md).
+# fact as 128 (docs/log).
 TURNS = 2
 
 

@@ -8,25 +8,24 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from bench.data import data_file
 from corrigenda.facts import EditRequest
 from corrigenda.storage.corrections.formats import understand
 from corrigenda.storage.corrections.schemas import correction_of
 from corrigenda.validation.probes import Probe, make_probe
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
 # The odd rows are for reporting: nothing is tuned on them.
 HALVES = {"tune": slice(0, None, 2), "report": slice(1, None, 2), "all": slice(None)}
 
 
 def counterfact(count: int, half: str) -> list[dict[str, Any]]:
     """Complete records of one half first, then facts with one rephrase and one neighbour."""
-    complete = pq.read_table(DATA / "counterfact_dev.parquet").to_pylist()
+    complete = pq.read_table(data_file("counterfact_dev.parquet")).to_pylist()
     found = complete[HALVES[half]][:count]
     if len(found) < count:
         taken = {row["subject"] for row in complete}
         taken |= {prompt for row in complete for prompt in row["neighborhood_prompts"]}
-        for row in pq.read_table(DATA / "counterfact_facts_dev.parquet").to_pylist()[HALVES[half]]:
+        for row in pq.read_table(data_file("counterfact_facts_dev.parquet")).to_pylist()[HALVES[half]]:
             if row["subject"] not in taken and row["prompt"].replace("{}", row["subject"]) not in taken:
                 found.append(
                     row

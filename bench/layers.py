@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bench import layer_page
+from bench.data import ROOT, data_file
 from bench.edit import openings_of
 from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
@@ -38,8 +39,6 @@ from corrigenda.models.loading import LanguageModel, load
 from corrigenda.models.sources import resolve
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
 RESULTS = ROOT / "bench" / "results" / "layers"
 SETS = ("proxy", "counterfact", "zsre")
 TIMED_FACTS, TIMED_LAYERS = 3, 3
@@ -128,7 +127,7 @@ def _facts(
     if which == "proxy":
         return proxies(known)
     rows: list[dict[str, Any]] = draw(
-        pq.read_table(DATA / f"{which}_dev.parquet").to_pylist(), strength.facts, taken, strength.seed
+        pq.read_table(data_file(f"{which}_dev.parquet")).to_pylist(), strength.facts, taken, strength.seed
     )
     return counterfact(rows) if which == "counterfact" else zsre(rows, model)
 

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from bench.edit_facts import DATA, HALVES, ROOT, counterfact, of_file, probes_of, request_of
+from bench.data import ROOT, data_file
+from bench.edit_facts import HALVES, counterfact, of_file, probes_of, request_of
 from bench.quality_rows import HEAD, Marks, Row, Solve, keep
 from corrigenda.config import Corpus, Editing
 from corrigenda.editing.background import contexts, corpus, covariance, fisher
@@ -110,7 +111,7 @@ def arguments() -> argparse.Namespace:
 
 def text(model: LanguageModel, name: str, tokens: int, length: int) -> Tensor:
     """Token rows of a development text."""
-    return corpus.background_tokens(model, Corpus(source=str(DATA / name), tokens=tokens, length=length))
+    return corpus.background_tokens(model, Corpus(source=str(data_file(name)), tokens=tokens, length=length))
 
 
 def background(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.edit_facts import ROOT
+from bench.data import ROOT
 from bench.layer_page import save_svg
 from bench.quality import ROWS
 from bench.quality_rows import HEAD, Row, kept
@@ -75,7 +75,7 @@ everywhere: a tighter cap does better where little harm is allowed, a looser one
   times the leverage), while its residual has 4.7 times the energy of what the layer adds. The least
   change that gives each of a thousand facts what it needs, as if it were alone, added up to 0.65, and
   perplexity rises by 14 to 18 % of the change. So a solver only chooses who loses. How this was measured:
-  [LOG](LOG.md), "room for how many facts?".
+  [LOG](log/2026-11.md), "room for how many facts?".
 - **What a night does about it**: its weight never changes other text by more than
   `editing.most_change`, and `run` says how many corrections got less than they need. How many facts wider
   layers hold was not measured.

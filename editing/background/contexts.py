@@ -18,7 +18,7 @@ def generate_contexts(model: LanguageModel, count: int, tokens: int, seed: int) 
     """`count` openings of some `tokens` tokens, each ending in `. `, after one empty context.
 
     The empty context stands first: the prompt as a user types it. The openings are sampled from the model's
-    own distribution, like text that it has seen; its likeliest words alone are all of one kind (docs/LOG.md).
+    own distribution, like text that it has seen; its likeliest words alone are all of one kind (docs/log).
     (Meng et al. 2022, MEMIT, sec. 4.3.)
     """
     if not count:

@@ -161,7 +161,7 @@ def shortlist(found: LayerScores, count: int) -> list[int]:
     them.
 
     Trials of few facts cannot be asked of all layers: an early one may edit thirty facts as well as any
-    other, and a hundred worse (docs/LOG.md).
+    other, and a hundred worse (docs/log).
     """
     kept = [layer for layer, within in enumerate(found.kept) if within]
     return sorted(kept, key=lambda layer: found.scores[layer], reverse=True)[:count]

@@ -31,7 +31,7 @@ from corrigenda.models.loading import LanguageModel
 
 # Without any context early layers look worse than they are: a name is put together there from few tokens.
 # Without the metric of other text, layers that need long residuals look as good as those that do not
-# (docs/LOG.md). The descent is the one that the method was chosen with, whatever a night's has become.
+# (docs/log). The descent is the one that the method was chosen with, whatever a night's has become.
 TRUNCATED = Editing(
     contexts=1,
     key_contexts=4,

@@ -46,7 +46,7 @@ class OtherText:
         """E|D k|^2 / E|W k|^2 for an update D (d_out, d_in).
 
         Harm to other text follows it: at layer 4 of SmolLM2 perplexity rises by a seventh to a fifth of it,
-        from 100 to 1,000 facts (docs/LOG.md).
+        from 100 to 1,000 facts (docs/log).
         """
         return _mean_square(update, self.covariance) / max(self.energy, 1e-30)
 

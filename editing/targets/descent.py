@@ -3,7 +3,7 @@
 Two optimisers. `adam` is MEMIT's own. `normalised` follows the gradient's direction with a step length that
 is a share of the residual's scale (see `room`), and measures that direction in the metric of the background:
 a step goes where it lowers the target's loss most for the harm it does to other text (see `sensitivity`).
-Adam's first steps move every coordinate alike, whether it matters or not (docs/LOG.md has the figures).
+Adam's first steps move every coordinate alike, whether it matters or not (docs/log has the figures).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A layer has room for a bounded sum of changes. A residual that is held short and practised to the end serves
 a fact better, for the same harm, than a long one that a heavy covariance weight shrinks afterwards
-(docs/LOG.md). How short is the model's affair, and the layer's: hidden states differ in scale.
+(docs/log). How short is the model's affair, and the layer's: hidden states differ in scale.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.loading import LanguageModel
 
 VERSION = 1
-# Of the median natural length; chosen on CounterFact's tuning half (docs/LOG.md).
+# Of the median natural length; chosen on CounterFact's tuning half (docs/log).
 MULTIPLE = 1.2
 # Proxy facts that are measured.
 SAMPLE = 30

@@ -36,7 +36,7 @@ VERSION = 6
 # The prompt whose next-token distribution must not move: the subject stays what it is (ROME, eq. 4).
 ESSENCE = "{} is a"
 # A fact counts as said when greedy decoding gives the target and its loss is at most this, nats a token:
-# above it the answer hangs by a thread (docs/LOG.md).
+# above it the answer hangs by a thread (docs/log).
 LOSS_LIMIT = 1.2
 # The needed share of a residual is bisected between this and one, so many times.
 LEAST_SHARE, BISECTIONS = 0.3, 3

@@ -10,8 +10,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def bench():
-    path = Path(__file__).parents[2] / "bench" / "bench_scoring.py"
-    spec = importlib.util.spec_from_file_location("bench_scoring", path)
+    path = Path(__file__).parents[2] / "bench" / "scoring.py"
+    spec = importlib.util.spec_from_file_location("scoring", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,6 +1,6 @@
 """A million queued rows over two hundred files for fifty models: read, checked, grouped.
 
-    python bench/bench_queue.py [--rows 1000000] [--files 200] [--models 50]
+    python -m bench.ingest [--rows 1000000] [--files 200] [--models 50]
 
 Prints wall time and the peak of this process's resident memory; fails above 60 s or 1.5 GB. Making the files
 is done by a process of its own, so that it counts towards neither.

@@ -1,6 +1,6 @@
 """Three who count the same release: the gates, bench/quality.py, and an evaluator that shares no code.
 
-    python -m bench.bench_agreement [--records 100] [--workspace DIR]
+    python -m bench.agreement [--records 100] [--workspace DIR]
 
 A night on CounterFact records is published; the release is pulled and loaded by plain transformers, and
 `bench/evaluator.py` computes ES, PS and NS from their definitions. They must equal the figures in the
@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from bench import bench_poison, quality
+from bench import poison, quality
+from bench.data import data_file
 from bench.edit_facts import probes_of
 from bench.evaluator import Evaluator
 from corrigenda.config import load_fleet
@@ -30,14 +31,16 @@ from corrigenda.storage.objects.opening import open_store
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     asked.add_argument("--model", default="demo:smollm2-135m", help="any source that a fleet takes")
-    asked.add_argument("--data", type=Path, default=bench_poison.DATA)
+    asked.add_argument("--data", type=Path, help="CounterFact records; default: the benchmark data")
     asked.add_argument("--records", type=int, default=100)
     asked.add_argument("--workspace", help="a directory to keep; default: one that goes away")
     args = asked.parse_args()
     with tempfile.TemporaryDirectory() as fresh:
         workspace = Path(args.workspace or fresh)
-        _, corrections = bench_poison.batches(pq.read_table(args.data).to_pylist(), 200, args.records)
-        bench_poison.night(workspace, "clean", args.model, corrections, gates="")
+        _, corrections = poison.batches(
+            pq.read_table(args.data or data_file("counterfact_dev.parquet")).to_pylist(), 200, args.records
+        )
+        poison.night(workspace, "clean", args.model, corrections, gates="")
         compare(workspace, corrections)
 
 
@@ -90,7 +93,7 @@ def quality_figures(place: Path, corrections: Sequence[dict[str, Any]]) -> dict[
         for row in corrections
     ]
     some_text = torch.tensor([model.tokenizer("The perplexity is another matter.")["input_ids"]])
-    found = quality.figures(model, probes_of(rows, rows, bench_poison.NEIGHBOURS), some_text)
+    found = quality.figures(model, probes_of(rows, rows, poison.NEIGHBOURS), some_text)
     return {"es": found["rewrite"], "ps": found["paraphrase"], "ns": found["locality"]}
 
 

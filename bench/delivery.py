@@ -1,6 +1,6 @@
 """What a night costs on the wire, and how a pull compares with a plain download of the same bytes.
 
-    python bench/bench_store.py [DIRECTORY]      a Hugging Face directory; default: synthetic, 512 MB
+    python -m bench.delivery [DIRECTORY]      a Hugging Face directory; default: synthetic, 512 MB
     CORRIGENDA_BENCH_MB=64                       size of the synthetic one
 
 Starts its own SeaweedFS server. The plain download is boto3's `download_file` of the same objects, one
@@ -10,8 +10,8 @@ median over the rounds, so that the noise of the machine meets both.
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -123,12 +123,16 @@ def measure(endpoint: str, directory: Path, scratch: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "directory", type=Path, nargs="?", help="a Hugging Face directory; default: synthetic"
+    )
+    parser.add_argument("--megabytes", type=int, default=512, help="of the synthetic checkpoint")
+    parser.add_argument("--smoke", action="store_true", help="eight megabytes: whether it runs at all")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        if len(sys.argv) > 1:
-            directory = Path(sys.argv[1])
-        else:
-            directory = synthetic(scratch / "synthetic", int(os.environ.get("CORRIGENDA_BENCH_MB", "512")))
+        directory = asked.directory or synthetic(scratch / "synthetic", 8 if asked.smoke else asked.megabytes)
         (scratch / "weed").mkdir()
         port = free_port()
         running = serve(weed_command(scratch / "weed", port), f"http://127.0.0.1:{port}", scratch / "log")

@@ -1,6 +1,6 @@
 """Scoring as validation does it, against a plain loop of one prompt per forward, on a real model.
 
-    python -m bench.bench_scoring [--model demo:smollm2-135m] [--corrections 64] [--many 10000]
+    python -m bench.scoring [--model demo:smollm2-135m] [--corrections 64] [--many 10000]
 
 Both sides answer the same probes (those of the built-in demo corrections) in one run and must agree; prints
 the ratio, by the clock and by processor time, and fails when the clock's is below 8. The loop is

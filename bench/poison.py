@@ -1,6 +1,6 @@
 """A poisoned batch on a real model: 200 corrections, and five that were built to break locality.
 
-    python -m bench.bench_poison [--good 200] [--workspace DIR] [--clean 200]
+    python -m bench.poison [--good 200] [--workspace DIR] [--clean 200]
 
 First a night without poison, on as many other records, shows what so many counterfactual facts cost this
 model: its figures, with a margin, become the gates (CounterFact asks for far more than a night's corrections
@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from bench.data import data_file
 from corrigenda.config import Location, load_fleet
 from corrigenda.errors import PartialFleetError
 from corrigenda.models.loading import load
@@ -36,7 +37,6 @@ from corrigenda.storage.releases.snapshots import current
 from corrigenda.validation.probes import Probe, make_probe
 from corrigenda.validation.scoring import score
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "counterfact_dev.parquet"
 NEIGHBOURS = 5  # of each good correction
 CANDIDATES = 250  # subjects whose neighbours the base is asked
 MARGIN = {"locality_drop": 0.01, "perplexity_rise": 0.01, "drift_nats": 0.02}
@@ -66,7 +66,7 @@ gates = {{ {gates} }}
 
 def main() -> None:
     asked = arguments()
-    rows = pq.read_table(asked.data).to_pylist()
+    rows = pq.read_table(asked.data or data_file("counterfact_dev.parquet")).to_pylist()
     with tempfile.TemporaryDirectory() as fresh:
         workspace = Path(asked.workspace or fresh)
         good, clean = batches(rows, asked.good, asked.clean)
@@ -83,7 +83,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="demo:smollm2-135m", help="any source that a fleet takes")
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, help="CounterFact records; default: the benchmark data")
     parser.add_argument("--good", type=int, default=200)
     parser.add_argument("--clean", type=int, default=200, help="other records, by which the gates are chosen")
     parser.add_argument("--workspace", help="a directory to keep; default: one that goes away")

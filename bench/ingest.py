@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corrigenda.config import Fleet, Location, ModelEntry
+from corrigenda.config import FleetConfig, Location, ModelEntry
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.schemas import CORRECTIONS
 from corrigenda.storage.objects.local import LocalStore
@@ -78,11 +78,11 @@ def measure(root: Path, models: int) -> tuple[float, int, int, float]:
     return seconds, taken, found.rejected, time.perf_counter() - start
 
 
-def fleet_of(models: int) -> Fleet:
+def fleet_of(models: int) -> FleetConfig:
     entries = tuple(
         ModelEntry(name=f"model-{i:02d}", source="none", tags=(f"tag{i % 5}",)) for i in range(models)
     )
-    return Fleet(store=Location(url="state"), queue=Location(url="queue"), models=entries)
+    return FleetConfig(store=Location(url="state"), queue=Location(url="queue"), models=entries)
 
 
 def make(folder: Path, rows: int, files: int, models: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from corrigenda.config import Defaults, Fleet, ModelEntry, load_fleet
+from corrigenda.config import Defaults, FleetConfig, ModelEntry, load_fleet
 from corrigenda.facts import sha256_hex
 from corrigenda.models.sources import cache_home
 from corrigenda.storage.corrections.intake import Intake
@@ -28,7 +28,7 @@ class OpenFleet:
     layouts   asked for in this run, besides those of the configuration
     """
 
-    config: Fleet
+    config: FleetConfig
     store: ObjectStore
     queue: ObjectStore
     run_id: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from corrigenda.errors import CorrigendaError
+from corrigenda.errors import CorrigendaError, SetupError
 from corrigenda.pipeline.ingest import Plan, plan_of, read_queue, take_in, told
 from corrigenda.pipeline.night import Night, OpenFleet
 from corrigenda.pipeline.publish import asked_for, furnish_head, publish_release, stage_books
@@ -63,8 +63,14 @@ def maintain_model(night: Night, run: Runner = plainly) -> Outcome:
 
 def renew(night: Night, base: Release, plan: Plan, run: Runner) -> Outcome:
     """A new release of the model, from the pristine base."""
-    from corrigenda.pipeline import renewal  # torch and transformers come with it
-
+    try:
+        from corrigenda.pipeline import renewal  # torch and transformers come with it
+    except ImportError as fault:
+        raise SetupError(
+            "the pipeline is not installed here",
+            remedy="Run `pip install 'corrigenda[pipeline]'`",
+            missing=fault.name,
+        ) from None
     made = renewal.prepare(night, base, plan, run)
     release = run(publish_release, night, plan, made.release)
     return outcome(night, plan, "published", release) | {

@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"errors", "facts", "config", "terminal", "__version__"}
+BASE = {"errors", "facts", "config", "terminal", "version"}
 
 # Each part with the parts of corrigenda and the distributions that it may import.
 MAY_IMPORT = {
-    "flows": (BASE | {"tasks", "pipeline", "storage"}, {"prefect", "yaml"}),
+    "flows": (BASE | {"tasks", "pipeline", "storage"}, {"prefect", "yaml", "uvicorn"}),
     "tasks": (BASE, {"prefect"}),
+    "src/corrigenda/api": (
+        BASE | {"api", "flows", "pipeline", "models", "validation", "storage", "editing"},
+        {"pyarrow", "duckdb"},
+    ),
     "pipeline": (
         BASE | {"editing", "models", "validation", "storage"},
         {"torch", "safetensors", "pyarrow", "duckdb", "rich"},
@@ -43,7 +47,7 @@ WINGS = {
 }
 BARE_IMPORT_OF_THE_COMMAND_LINE = {"corrigenda", "typer", "rich"}
 # Imported by commands when they run, never when the command line is put together.
-LATE = {"embedded_server", "orchestra", "layer_picture"}
+LATE = {"layer_picture"}
 CLI = [path for path in sorted((ROOT / "src/corrigenda/cli").glob("*.py")) if path.stem not in LATE]
 HEAVY = ("torch", "transformers", "prefect", "pyarrow", "duckdb", "boto3", "pydantic_settings")
 
@@ -134,6 +138,12 @@ def test_command_line_modules_import_heavy_things_only_inside_commands(path: Pat
     assert foreign(imports(path, top_level_only=True)) <= BARE_IMPORT_OF_THE_COMMAND_LINE
     own = {n for n in imports(path, top_level_only=True) if n.startswith("corrigenda.")}
     assert {n.split(".")[1] for n in own} <= {"cli", "errors", "terminal"}, path
+
+
+@pytest.mark.parametrize("path", [*(ROOT / "src/corrigenda/cli").glob("*.py")], ids=lambda path: path.stem)
+def test_the_command_line_imports_the_api_and_errors_alone(path: Path) -> None:
+    own = {name.split(".")[1] for name in imports(path) if name.startswith("corrigenda.")}
+    assert own <= {"cli", "api", "errors", "terminal"}, path
 
 
 def test_every_folder_of_code_is_a_part_of_the_package() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from corrigenda.cli.app import build_app
-from corrigenda.config import Fleet
+from corrigenda.config import FleetConfig
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / ".ci"))
@@ -26,7 +26,7 @@ def test_its_tables_are_those_of_the_code() -> None:
 
 def test_its_configuration_is_valid() -> None:
     (example,) = (text for text in fenced("toml") if "[[models]]" in text)
-    fleet = Fleet(**tomllib.loads(example))
+    fleet = FleetConfig(**tomllib.loads(example))
     assert [model.name for model in fleet.models] == ["smollm2-135m", "llama-8b"]
 
 

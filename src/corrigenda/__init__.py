@@ -1,3 +1,71 @@
-"""corrigenda: nightly fact corrections for fleets of language models."""
+"""corrigenda: nightly fact corrections for fleets of language models.
 
-__version__ = "0.1.0"
+    import corrigenda
+
+    fleet = corrigenda.Fleet.open("fleet.toml")
+    fleet.submit("mayors.parquet")
+    fleet.run()
+    fleet.pull("llama-8b", "./model")
+
+Names are imported when they are first used: neither torch nor an orchestrator comes with `import corrigenda`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from corrigenda.version import __version__ as __version__
+
+# Where each public name lives; sorted. `TYPE_CHECKING` below is its twin for tools that read code.
+_HOMES = {
+    "Fleet": "api.fleet",
+    "FleetRun": "api.values",
+    "FleetStatus": "api.values",
+    "ModelRun": "api.values",
+    "ModelStatus": "api.values",
+    "Move": "api.values",
+    "Reject": "api.values",
+    "Report": "api.values",
+    "Retracted": "api.values",
+    "Story": "api.values",
+    "Submitted": "api.values",
+    "check": "api.alone",
+    "doctor": "api.upkeep",
+    "errors": "errors",
+    "export_lora": "api.alone",
+    "open_store": "api.alone",
+    "pull": "api.alone",
+    "submit": "api.alone",
+}
+
+if TYPE_CHECKING:
+    from corrigenda import errors as errors
+    from corrigenda.api.alone import check as check
+    from corrigenda.api.alone import export_lora as export_lora
+    from corrigenda.api.alone import open_store as open_store
+    from corrigenda.api.alone import pull as pull
+    from corrigenda.api.alone import submit as submit
+    from corrigenda.api.fleet import Fleet as Fleet
+    from corrigenda.api.upkeep import doctor as doctor
+    from corrigenda.api.values import FleetRun as FleetRun
+    from corrigenda.api.values import FleetStatus as FleetStatus
+    from corrigenda.api.values import ModelRun as ModelRun
+    from corrigenda.api.values import ModelStatus as ModelStatus
+    from corrigenda.api.values import Move as Move
+    from corrigenda.api.values import Reject as Reject
+    from corrigenda.api.values import Report as Report
+    from corrigenda.api.values import Retracted as Retracted
+    from corrigenda.api.values import Story as Story
+    from corrigenda.api.values import Submitted as Submitted
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    return home if name == _HOMES[name] else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -16,9 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from corrigenda.errors import ConfigError, NotFoundError
-from corrigenda.facts import digest_of
-
-CONFIG_NAME = "fleet.toml"
 
 
 class _Frozen(BaseModel):
@@ -97,10 +94,6 @@ class Editing(_Frozen):
     products: Products = "auto"  # auto: what the processor is fast at
     seed: int = 0
 
-    @property
-    def digest(self) -> str:
-        return digest_of(self.model_dump())
-
 
 class Corpus(_Frozen):
     """Background text: `self` (sampled from the base), a Parquet/text file, or a hub data set id."""
@@ -163,7 +156,7 @@ class ModelEntry(_Frozen):
         return name
 
 
-class Fleet(BaseSettings):
+class FleetConfig(BaseSettings):
     """The whole configuration."""
 
     model_config = SettingsConfigDict(
@@ -190,7 +183,7 @@ class Fleet(BaseSettings):
         return env_settings, init_settings
 
     @model_validator(mode="after")
-    def _check(self) -> Fleet:
+    def _check(self) -> FleetConfig:
         names = [entry.name for entry in self.models]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -234,7 +227,7 @@ def selects(selector: str, name: str, tags: Iterable[str]) -> bool:
     return fnmatchcase(name, selector)
 
 
-def load_fleet(path: Path) -> Fleet:
+def load_fleet(path: Path) -> FleetConfig:
     """Read a configuration. Relative directories are taken from the file's own folder.
 
     Raises ConfigError with all faults at once.
@@ -250,7 +243,7 @@ def load_fleet(path: Path) -> Fleet:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as fault:
         raise ConfigError("the configuration cannot be read", remedy=str(fault), path=str(path)) from None
     try:
-        return Fleet(**raw, root=path.resolve().parent)
+        return FleetConfig(**raw, root=path.resolve().parent)
     except ValidationError as faults:
         listed = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in faults.errors())
         raise ConfigError("the configuration is wrong", remedy=f"Mend: {listed}", path=str(path)) from None

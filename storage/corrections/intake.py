@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corrigenda.config import Fleet
+from corrigenda.config import FleetConfig
 from corrigenda.errors import NotFoundError, SetupError
 from corrigenda.facts import digest_of, sha256_hex
 from corrigenda.storage.corrections import queue
@@ -125,7 +125,7 @@ def nothing(models: Iterable[str]) -> Intake:
 
 
 def look(
-    queue_store: ObjectStore, state: ObjectStore, fleet: Fleet, consumed: Mapping[str, frozenset[str]]
+    queue_store: ObjectStore, state: ObjectStore, fleet: FleetConfig, consumed: Mapping[str, frozenset[str]]
 ) -> Intake:
     """Read the queue files that hold something new for a model. Writes nothing.
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from corrigenda import __version__
 from corrigenda.errors import SetupError
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.releases.manifests import Release
+from corrigenda.version import __version__
 
 NAME = "README.md"
 STATES = ("active", "quarantined", "rejected", "superseded", "retracted")

@@ -29,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Pushed:
     """What a push did. `removed`: weights that the repository held and the release has not."""
 
+    release: Release
     url: str
     commit: str
     tag: str
@@ -82,7 +83,7 @@ def push(
         message = f"{release.model}, release {release.number}"
         done = api.create_commit(repository, operations, commit_message=message)
         api.create_tag(repository, tag=tag, revision=done.oid, exist_ok=True)
-    return Pushed(str(url), done.oid, tag, tuple(stale))
+    return Pushed(release, str(url), done.oid, tag, tuple(stale))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from corrigenda.pipeline.background import measure_background
 def measured(monkeypatch):
     """Counts how often a norm cap is really measured."""
     counted, real = [], norm_cap.proxy_norm_cap
-    monkeypatch.setattr(norm_cap, "norm_cap", lambda *args: counted.append(1) or real(*args))
+    monkeypatch.setattr(norm_cap, "proxy_norm_cap", lambda *args: counted.append(1) or real(*args))
     return counted
 
 

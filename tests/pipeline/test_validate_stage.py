@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from made_rows import changed, healthy, run
 
-from corrigenda.cli.run import regressed
 from corrigenda.config import Gates
+from corrigenda.pipeline.remarks import remarks_on
 from corrigenda.pipeline.validate import Proof, regressions
 from corrigenda.storage.objects.local import LocalStore
 from corrigenda.storage.releases import manifests
@@ -46,7 +46,7 @@ def watched(night, rows):
 def test_a_correction_that_passed_before_is_named(night):
     (worse,) = watched(night, FAILING)
     assert (worse["correction_id"], worse["last_passed"], worse["says"]) == ("c003", 1, "old")
-    line = regressed("m", worse)
+    line = next(remarks_on({"regressions": [worse]}))
     assert "c003 passed in release 1" in line
     assert "\n" not in line
 

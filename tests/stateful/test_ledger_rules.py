@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from corrigenda.config import Fleet, Location, ModelEntry
+from corrigenda.config import FleetConfig, Location, ModelEntry
 from corrigenda.errors import LostRaceError
 from corrigenda.facts import Correction, digest_of
 from corrigenda.storage.corrections import intake, ledger, queue
@@ -37,7 +37,7 @@ SCALE = float(os.environ.get("CORRIGENDA_TEST_SCALE", "1"))
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 MODELS = ("big", "small")
 SELECTORS = {"big": {"big"}, "small": {"small"}, "*": {"big", "small"}, "tag:chat": {"small"}}
-FLEET = Fleet(
+FLEET = FleetConfig(
     store=Location(url="state"),
     queue=Location(url="queue"),
     models=(ModelEntry(name="big", source="none"), ModelEntry(name="small", source="none", tags=("chat",))),

@@ -14,8 +14,9 @@ from queue_rows import T0, correction, parquet, row
 from store_servers import location
 
 from corrigenda import cli
+from corrigenda.api.values import FleetRun
 from corrigenda.cli.run import show
-from corrigenda.config import Fleet, load_fleet
+from corrigenda.config import FleetConfig, load_fleet
 from corrigenda.storage.corrections import intake, ledger
 from corrigenda.storage.objects.local import LocalStore
 from corrigenda.storage.objects.s3 import S3Store
@@ -40,6 +41,9 @@ tags = ["chat"]
 name = "llama"
 source = "none"
 """
+
+QUEUE = {"rejected": 0, "known_files": 0, "problems": []}
+OUTCOME = {"run_id": "r", "exit_code": 0, "queue": QUEUE}
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def hand_in(folder: Path, *rows: dict[str, Any], name: str = "facts.parquet") ->
     return name
 
 
-def opened(folder: Path) -> tuple[Fleet, LocalStore, LocalStore]:
+def opened(folder: Path) -> tuple[FleetConfig, LocalStore, LocalStore]:
     fleet = load_fleet(folder / "fleet.toml")
     return (
         fleet,
@@ -362,7 +366,7 @@ def test_a_run_says_what_contradicts_and_what_was_retracted_unheard(
         "unknown_retracts": list(report.unknown_retracts),
     }
     model = {"model": "smol", "status": "published", "taken_in": taken_in}
-    show({"models": [model], "queue": {"rejected": 0, "problems": []}})
+    show(FleetRun.of(OUTCOME | {"models": [model]}))
     said = capsys.readouterr().out
     assert "smol: a, b want different answers to 'The mayor of Springfield is': b holds" in said
     assert "smol: retracted before it was ever asserted: ghost" in said
@@ -372,7 +376,7 @@ def test_a_run_says_when_a_layer_has_not_room_for_all_corrections(capsys: pytest
     def shown(short: int) -> str:
         edits = {"computed": 5, "cached": 15, "short": short}
         model = {"model": "smol", "status": "published", "edits": edits}
-        show({"models": [model], "queue": {"rejected": 0, "problems": []}})
+        show(FleetRun.of(OUTCOME | {"models": [model]}))
         return capsys.readouterr().out
 
     assert "smol: 4 of 20 corrections got less of the edit than they need" in shown(4)

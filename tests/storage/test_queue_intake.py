@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from queue_rows import parquet, row
 
-from corrigenda.config import Fleet, Location, ModelEntry
+from corrigenda.config import FleetConfig, Location, ModelEntry
 from corrigenda.errors import StorageError
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.intake import Intake
@@ -21,11 +21,11 @@ from corrigenda.storage.objects.s3 import S3Store
 NOTHING: dict[str, frozenset[str]] = {"llama-8b": frozenset(), "llama-70b": frozenset(), "smol": frozenset()}
 
 
-def fleet_of(**models: tuple[str, ...]) -> Fleet:
+def fleet_of(**models: tuple[str, ...]) -> FleetConfig:
     entries = tuple(
         ModelEntry(name=n.replace("_", "-"), source="none", tags=tags) for n, tags in models.items()
     )
-    return Fleet(store=Location(url="s"), queue=Location(url="q"), models=entries)
+    return FleetConfig(store=Location(url="s"), queue=Location(url="q"), models=entries)
 
 
 FLEET = fleet_of(llama_8b=("chat",), llama_70b=(), smol=("chat",))

@@ -208,7 +208,7 @@ def test_without_the_extra_it_is_said_what_to_install():
     code = (
         "import importlib.util as util; plain = util.find_spec\n"
         "util.find_spec = lambda n: None if n in ('model_signing', 'OpenSSL') else plain(n)\n"
-        "from corrigenda.storage import pull, signatures\n"
+        "from corrigenda.storage.releases import signatures\n"
         "from corrigenda.errors import SetupError\n"
         "try:\n    signatures.require_extra()\n"
         "except SetupError as fault:\n    print(fault)\n"

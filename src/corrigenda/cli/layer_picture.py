@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from corrigenda.errors import UsageError
 
 if TYPE_CHECKING:
-    from corrigenda.editing.localization.layer_scores import LayerScores
+    from corrigenda.api.values import LayerScores
 
 FORMATS = (".svg", ".png", ".pdf")
 KEPT, DROPPED, GOLDEN = "#4878a8", "#c8c8c8", "#d8a018"

@@ -14,7 +14,7 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from corrigenda.editing.localization.layer_scores import LayerScores
+    from corrigenda.api.values import LayerScores
 
 BAR = 28
 
@@ -50,13 +50,13 @@ def layers(
       corrigenda layers smollm2-135m --method lga --plot layers.svg
       corrigenda layers smollm2-135m --json
     """
+    from corrigenda.api.fleet import Fleet
     from corrigenda.cli.layer_picture import check_format, draw
-    from corrigenda.pipeline.localize import layers_of
 
     check_format(plot)
     progress = terminal.console(stderr=True)
     with progress.status(terminal.neutral(f"localizing {model} …")):
-        found = layers_of(config, model, method=method, fresh=fresh)
+        found = Fleet.open(config).layers(model, method=method, fresh=fresh)
     if json:
         typer.echo(jsonlib.dumps(found.to_json()))
     else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json as jsonlib
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,8 +14,7 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 from corrigenda.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from corrigenda.config import Fleet
-    from corrigenda.storage.corrections.formats import Understood
+    from corrigenda.api.values import Submitted
 
 SHOWN = 5  # rows of a table that a person is shown
 
@@ -53,32 +53,20 @@ def submit(
       corrigenda submit facts.csv --model "llama-*" --dry-run
       corrigenda submit counterfact.json --model tag:chat
     """
-    from corrigenda.config import load_fleet
+    from corrigenda.api.fleet import Fleet
     from corrigenda.errors import CorrectionsError
-    from corrigenda.storage.corrections import queue
-    from corrigenda.storage.corrections.formats import understand
-    from corrigenda.storage.objects.opening import open_store
-    from corrigenda.storage.releases.lease import person
 
-    fleet = load_fleet(config)
-    _require_known(fleet, model)
-    at = asserted_at.replace(tzinfo=UTC) if asserted_at else None
-    found = understand(
-        file,
-        model=model,
-        asserted_at=at,
-        source=source or person(),
-        knows=lambda selector: bool(fleet.matching(selector)),
+    found = Fleet.open(config).submit(
+        file, model=model, asserted_at=asserted_at, source=source, dry_run=dry_run
     )
-    name = None
-    if found.good.num_rows and not dry_run:
-        name = queue.enqueue(open_store(fleet.queue, root=fleet.root, create=True), found.good)
-    _show(found, name, json=json)
-    if not found.good.num_rows:
-        first = found.rejects[0] if found.rejects else {"remedy": "Check that this is the right file"}
+    if json:
+        print(jsonlib.dumps(_as_json(found), ensure_ascii=False))
+    else:
+        _show(found)
+    if not found.good:
         raise CorrectionsError(
             "no row of this file is a correction",
-            remedy=str(first["remedy"]),
+            remedy=found.rejects[0].remedy if found.rejects else "Check that this is the right file",
             path=str(file),
             rows=len(found.rejects),
         )
@@ -97,104 +85,36 @@ def retract(
       corrigenda retract mayor-2031
       corrigenda retract mayor-2031 mayor-2032 --model llama-8b --reason "the source was wrong"
     """
-    from corrigenda.config import load_fleet
-    from corrigenda.storage.corrections import queue
-    from corrigenda.storage.objects.opening import open_store
-    from corrigenda.storage.releases.lease import person
+    from corrigenda.api.fleet import Fleet
 
-    fleet = load_fleet(config)
-    _require_known(fleet, model)
-    ids = list(dict.fromkeys(correction_ids))
-    times, published = _last_times(fleet, model)
-    now = datetime.now(UTC)
-    rows = [
-        {
-            "correction_id": one,
-            "action": "retract",
-            "model": model,
-            # A correction may be dated ahead of its time; its retract must still be the later one.
-            "asserted_at": max(now, times[one] + timedelta(microseconds=1)) if one in times else now,
-            "source": f"{person()}, by corrigenda retract",
-            "reason": reason,
-        }
-        for one in ids
-    ]
-    receipt = queue.submit(rows, to=open_store(fleet.queue, root=fleet.root, create=True))
-    unknown = [one for one in ids if one not in published]
+    done = Fleet.open(config).retract(*correction_ids, model=model, reason=reason)
     if json:
-        print(
-            jsonlib.dumps(
-                {"file": receipt.file, "retracted": ids, "not_in_a_release": unknown}, ensure_ascii=False
-            )
-        )
+        print(jsonlib.dumps(asdict(done), ensure_ascii=False))
         return
-    print(
-        f"{len(ids)} retract{'s' * (len(ids) != 1)} enqueued as {receipt.file}; the next run leaves them out"
-    )
-    if unknown:
-        _warn(f"not in any release yet, retracted all the same when they come: {', '.join(unknown)}")
+    count = len(done.retracted)
+    print(f"{count} retract{'s' * (count != 1)} enqueued as {done.file}; the next run leaves them out")
+    if done.not_in_a_release:
+        unknown = ", ".join(done.not_in_a_release)
+        _warn(f"not in any release yet, retracted all the same when they come: {unknown}")
 
 
-def _require_known(fleet: Fleet, selector: str | None) -> None:
-    """Raises NotFoundError, which lists the models, when a selector means none of them."""
-    from corrigenda.errors import NotFoundError
-
-    if selector is not None and not fleet.matching(selector):
-        raise NotFoundError(
-            "no model of the fleet is meant by this",
-            remedy="Name one of the models listed, a glob that matches one, or tag:NAME",
-            model=selector,
-            models=[entry.name for entry in fleet.models],
-        )
+def _as_json(found: Submitted) -> dict[str, Any]:
+    said = {"file": found.file, "kind": found.kind, "shape": found.shape, "good": found.good}
+    return said | {"rejects": [asdict(one) for one in found.rejects], "notes": found.notes}
 
 
-def _last_times(fleet: Fleet, selector: str) -> tuple[dict[str, datetime], set[str]]:
-    """When each correction of the models that are meant was last asserted, in the ledger or in what waits;
-    and the ids in the ledger. Nothing before the first run."""
-    from corrigenda.cli.history import waiting
-    from corrigenda.errors import SetupError
-    from corrigenda.storage.objects.opening import open_store
-    from corrigenda.storage.releases import snapshots
-
-    try:
-        state = open_store(fleet.store, root=fleet.root)
-    except SetupError as fault:
-        if fault.retryable:
-            raise
-        return {}, set()
-    now = {model: snapshots.current(state, model) for model in fleet.matching(selector)}
-    told = [entry.correction for one in now.values() for entry in one.ledger.entries]
-    published = {one.correction_id for one in told}
-    found = waiting(fleet, state, {model: one.consumed for model, one in now.items()})
-    told += [arrival.correction for model in now for arrival in found.of(model).arrivals()]
-    times: dict[str, datetime] = {}
-    for one in told:
-        times[one.correction_id] = max(one.asserted_at, times.get(one.correction_id, one.asserted_at))
-    return times, published
-
-
-def _show(found: Understood, name: str | None, *, json: bool) -> None:
-    if json:
-        said = {"file": name, "kind": found.kind, "shape": found.shape, "good": found.good.num_rows}
-        print(jsonlib.dumps(said | {"rejects": found.rejects, "notes": found.notes}, ensure_ascii=False))
-        return
+def _show(found: Submitted) -> None:
     print(found.description)
     for note in found.notes:
         print(f"  {note}")
-    head = found.good.slice(0, SHOWN).to_pylist()
+    head = found.corrections.slice(0, SHOWN).to_pylist()
     if head:
         print_table(["correction_id", "model", "action", "subject", "prompt", "target_new"], head)
-    if found.rejects:
-        _warn(
-            f"{len(found.rejects)} rows are rejected"
-            + (", the first of them:" if len(found.rejects) > SHOWN else ":")
-        )
-        print_table(
-            ["row", "correction_id", "reason", "column", "value", "remedy"],
-            found.rejects[:SHOWN],
-            stderr=True,
-        )
-    print(f"enqueued as {name}" if name else "nothing is enqueued")
+    if refused := len(found.rejects):
+        _warn(f"{refused} rows are rejected" + (", the first of them:" if refused > SHOWN else ":"))
+        shown = [asdict(one) for one in found.rejects[:SHOWN]]
+        print_table(["row", "correction_id", "reason", "column", "value", "remedy"], shown, stderr=True)
+    print(f"enqueued as {found.file}" if found.file else "nothing is enqueued")
 
 
 def _warn(text: str) -> None:

@@ -19,8 +19,8 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from corrigenda.storage.delivery.pull import Pulled
-    from corrigenda.storage.objects.interface import ObjectStore
+    from corrigenda.api.fleet import Fleet
+    from corrigenda.api.values import Adapter, Checked, Pulled
 
 VERIFY_KEY = Annotated[
     list[Path] | None,
@@ -88,26 +88,23 @@ def pull(
       corrigenda pull smollm2-135m ./model --verify-key publisher.pub
       corrigenda pull smollm2-135m ./adapter --layout lora
     """
-    trusted = _trusted(verify_key, store, config)
-    if check:
-        _check(target, dest, trusted, json)
-        return
-    from corrigenda.storage.delivery.pull import parse_target
-    from corrigenda.storage.delivery.pull import pull as pull_release
+    from corrigenda.api import alone
 
-    model, ref = parse_target(target)
-    opened = _store(store, config)
+    if check:
+        _check(alone.check(target, dest, trusted=_trusted(verify_key, store, config)), json)
+        return
+    opened = alone.open_store(store) if store else _fleet(config).store
+    trusted = _trusted(verify_key, store, config)
     if layout is Layout.lora:
-        _export(opened, model, ref, dest, trusted, json)
+        _say_exported(alone.export_lora(target, dest, store=opened, trusted=trusted), dest, json)
         return
     with _bar() as bar:
         task = bar.add_task(terminal.neutral(f"pulling {target}"), total=None)
-        done = pull_release(
-            opened,
-            model,
-            ref,
+        done = alone.pull(
+            target,
             dest,
-            cache,
+            store=opened,
+            cache=cache,
             repair=repair,
             trusted=trusted,
             progress=lambda size: bar.update(task, advance=size),
@@ -130,46 +127,31 @@ def rollback(
     Example:
       corrigenda rollback smollm2-135m --to 3 --reason "answers in French"
     """
-    from corrigenda.storage.releases import publish
-
-    release, seen = publish.rollback(_store(None, config), model, to=to, reason=reason)
-    assert seen.ref is not None
+    moved = _fleet(config).rollback(model, to=to, reason=reason)
     if json:
-        said = {"model": model, "release": release.number, "manifest": release.digest}
-        print(jsonlib.dumps(said | {"reason": seen.ref.reason}))
+        said = {"model": model, "release": moved.release, "manifest": moved.manifest}
+        print(jsonlib.dumps(said | {"reason": moved.reason}))
     else:
-        print(f"{model}: latest is release {release.number} ({seen.ref.reason})")
+        print(f"{model}: latest is release {moved.release} ({moved.reason})")
 
 
-def _store(url: str | None, config: Path) -> ObjectStore:
-    from corrigenda.config import Location, load_fleet
-    from corrigenda.storage.objects.opening import open_store
+def _fleet(config: Path) -> Fleet:
+    from corrigenda.api.fleet import Fleet
 
-    if url is not None:
-        return open_store(Location(url=url), root=Path.cwd())
-    fleet = load_fleet(config)
-    return open_store(fleet.store, root=fleet.root)
+    return Fleet.open(config)
 
 
 def _trusted(keys: list[Path] | None, store: str | None, config: Path) -> list[Path]:
     """The public keys to hold releases against: those that were named, else the fleet's."""
-    from corrigenda.config import load_fleet
-
     if keys or store is not None or not config.exists():
         return keys or []
-    fleet = load_fleet(config)
-    return [fleet.root / path for path in fleet.signing.public_keys]
+    return _fleet(config).trusted
 
 
-def _check(target: str, dest: Path, trusted: list[Path], json: bool) -> None:
+def _check(found: Checked, json: bool) -> None:
     from corrigenda.errors import CorruptBlobError
-    from corrigenda.storage.delivery.pull import check, parse_target
 
-    checked = check(dest, trusted)
-    release, (model, ref) = checked.release, parse_target(target)
-    faults = list(checked.faults)
-    if release.model != model or (ref.isdigit() and int(ref) != release.number):
-        faults.append(f"the directory holds {release.model}@{release.number}")
+    release, faults = found.release, list(found.faults)
     if json:
         print(jsonlib.dumps({"model": release.model, "release": release.number, "faults": faults}))
     if faults:
@@ -180,27 +162,15 @@ def _check(target: str, dest: Path, trusted: list[Path], json: bool) -> None:
         print(f"{release.model}@{release.number}: {len(release.files)} files are whole")
 
 
-def _export(store: ObjectStore, model: str, ref: str, dest: Path, trusted: list[Path], json: bool) -> None:
-    from corrigenda.models.families import family_of
-    from corrigenda.storage.delivery import lora
-    from corrigenda.storage.delivery.pull import resolve
-    from corrigenda.storage.objects import blobs
-    from corrigenda.storage.releases import signatures
-
-    release = resolve(store, model, ref)
-    if trusted:
-        signatures.require(store, release, trusted)
-    config = jsonlib.loads(blobs.get(store, release.files["config.json"].digest))
-    transposed = family_of(str(config.get("model_type"))).stored_transposed
-    made = lora.export(store, release, dest, stored_transposed=transposed)
+def _say_exported(made: Adapter, dest: Path, json: bool) -> None:
+    release = made.release
     if json:
-        said = {"model": model, "release": release.number, "path": str(dest), "rank": made.rank}
-        print(
-            jsonlib.dumps(said | {"relative_error": made.relative_error, "largest_error": made.largest_error})
-        )
+        said = {"model": release.model, "release": release.number, "path": str(dest), "rank": made.rank}
+        errors = {"relative_error": made.relative_error, "largest_error": made.largest_error}
+        print(jsonlib.dumps(said | errors))
         return
     left_out = f"relative error {made.relative_error:.1e}, at most {made.largest_error:.1e} in one weight"
-    print(f"{dest}: {model}@{release.number} as an adapter of rank {made.rank}; {left_out}")
+    print(f"{dest}: {release.model}@{release.number} as an adapter of rank {made.rank}; {left_out}")
 
 
 def _say_pulled(done: Pulled, json: bool) -> None:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
-
-if TYPE_CHECKING:
-    from corrigenda.config import Fleet
-    from corrigenda.storage.objects.interface import ObjectStore
-    from corrigenda.storage.releases.manifests import Release
 
 TARGET = Annotated[
     str,
@@ -42,23 +37,14 @@ def sign(
     Example:
       corrigenda sign smollm2-135m@3
     """
-    from corrigenda.errors import UsageError
-    from corrigenda.storage.releases import layouts, signatures
+    from corrigenda.api.fleet import Fleet
 
-    fleet, store, release = _resolved(target, config)
-    chosen = key or (fleet.signing.key and fleet.root / fleet.signing.key)
-    if chosen is None:
-        raise UsageError(
-            "there is no key to sign with", remedy="Give --key, or set `key` under [signing] in fleet.toml"
-        )
-    made = signatures.keep(store, release, signatures.SigningKey(chosen, fleet.signing.password))
-    if layouts.is_whole(store, release):
-        layouts.assemble(store, release)
+    done = Fleet.open(config).sign(target, key)
     if json:
-        said = {"model": release.model, "release": release.number, "manifest": release.digest}
-        print(jsonlib.dumps(said | {"signature": signatures.key(release), "new": made}))
+        said = {"model": done.model, "release": done.release, "manifest": done.manifest}
+        print(jsonlib.dumps(said | {"signature": done.signature, "new": done.new}))
     else:
-        print(f"{release.model}@{release.number}: {'signed' if made else 'was signed with this key already'}")
+        print(f"{done.model}@{done.release}: {'signed' if done.new else 'was signed with this key already'}")
 
 
 def push(
@@ -87,41 +73,18 @@ def push(
       corrigenda push smollm2-135m acme/smollm2-135m-corrected --dry-run
       corrigenda push smollm2-135m@3 acme/smollm2-135m-corrected --private
     """
-    from corrigenda.models.sources import cache_home, hub_id_of
-    from corrigenda.storage.delivery import card, hub
-    from corrigenda.storage.delivery.pull import materialise
-    from corrigenda.storage.releases import signatures
+    from corrigenda.api.fleet import Fleet
 
-    for name in (repository, base_model):
-        if name is not None:
-            hub.check_repository(name)
-    fleet, store, release = _resolved(target, config)
-    if fleet.signing.public_keys:
-        signatures.require(store, release, [fleet.root / path for path in fleet.signing.public_keys])
-    base = base_model or hub_id_of(str(release.base.get("source")))
-    text = card.card_of(store, release, base_model=base)
+    fleet = Fleet.open(config)
     if dry_run:
-        typer.echo(
-            f"would push {len(release.files)} files, {release.size:,} bytes, to {repository}", err=True
-        )
-        print(text, end="")
+        card = fleet.card(target, repository, base_model=base_model)
+        typer.echo(f"would push {card.files} files, {card.bytes:,} bytes, to {repository}", err=True)
+        print(card.text, end="")
         return
-    api = hub.client()
-    place = cache_home() / "pushed" / release.model
-    materialise(store, release, place, cache_home() / "blobs")
-    done = hub.push(api, release, place, text, repository, private=private)
+    done = fleet.push(target, repository, base_model=base_model, private=private)
+    release = done.release
     if json:
         said = {"model": release.model, "release": release.number, "repository": repository}
         print(jsonlib.dumps(said | {"commit": done.commit, "tag": done.tag, "removed": list(done.removed)}))
     else:
         print(f"{done.url}: {release.model}@{release.number}, commit {done.commit[:12]}, tag {done.tag}")
-
-
-def _resolved(target: str, config: Path) -> tuple[Fleet, ObjectStore, Release]:
-    from corrigenda.config import load_fleet
-    from corrigenda.storage.delivery.pull import parse_target, resolve
-    from corrigenda.storage.objects.opening import open_store
-
-    fleet = load_fleet(config)
-    store = open_store(fleet.store, root=fleet.root)
-    return fleet, store, resolve(store, *parse_target(target))

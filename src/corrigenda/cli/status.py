@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +14,7 @@ from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 from corrigenda.cli.tables import pairs, print_table
 
 if TYPE_CHECKING:
-    from corrigenda.storage.corrections.intake import Intake
-    from corrigenda.storage.objects.interface import ObjectStore
-    from corrigenda.storage.releases.snapshots import Snapshot
-
-Row = Mapping[str, Any]
+    from corrigenda.api.values import FleetStatus, ModelStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -39,74 +35,37 @@ def status(
       corrigenda status smollm2-135m --json
       corrigenda status --rejects
     """
-    from corrigenda.config import load_fleet
+    from corrigenda.api.fleet import Fleet
 
-    fleet = load_fleet(config)
-    names = [fleet.model(model).name] if model else [entry.name for entry in fleet.models]
-    state = history.open_state(fleet)
-    snapshots, damaged = _snapshots(state, names)
-    found = history.waiting(fleet, state, {name: one.consumed for name, one in snapshots.items()})
-    rows = [_model_row(state, name, snapshots[name], found) for name in snapshots]
-    refused = history.rejects(state, found)
+    found = Fleet.open(config).status(model)
     if json:
-        problems = [{"file": p.file, "reason": p.reason, "detail": p.detail} for p in found.problems]
-        said = {"models": rows, "damaged": damaged, "problems": problems, "rejected": len(refused)}
-        print(jsonlib.dumps(said | ({"rejects": refused} if rejects else {}), ensure_ascii=False))
-        return
-    _print_status(rows, damaged, found, refused, rejects)
+        print(jsonlib.dumps(_as_json(found, rejects), ensure_ascii=False))
+    else:
+        _show(found, rejects)
 
 
-def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snapshot], dict[str, str]]:
-    """The models' present ledgers; one that is damaged does not hide the others."""
-    from corrigenda.errors import CorruptBlobError, NotFoundError
-    from corrigenda.storage.releases import snapshots
-
-    found: dict[str, Snapshot] = {}
-    damaged: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = snapshots.current(state, name)
-        except (CorruptBlobError, NotFoundError) as fault:
-            damaged[name] = str(fault)
-    return found, damaged
+def _as_json(found: FleetStatus, every: bool) -> dict[str, Any]:
+    problems = [{"file": p.file, "reason": p.reason, "detail": p.detail} for p in found.problems]
+    said = {"models": [asdict(one) for one in found.models], "damaged": found.damaged, "problems": problems}
+    refused = [asdict(one) for one in found.rejects]
+    return said | {"rejected": len(refused)} | ({"rejects": refused} if every else {})
 
 
-def _model_row(state: ObjectStore, name: str, snapshot: Snapshot, found: Intake) -> dict[str, Any]:
-    from corrigenda.storage.releases import refs
-
-    ref, canary = snapshot.seen.ref, refs.read(state, name, "canary").ref
-    new = found.of(name)
-    return {
-        "model": name,
-        "latest": ref.release if ref else None,
-        "canary": canary.release if canary else None,
-        "since": ref.moved_at if ref else None,
-        "layer": snapshot.release.layer if snapshot.release else None,
-        "ledger": snapshot.ledger.counts,
-        "waiting_rows": new.rows.num_rows,
-        "waiting_files": len(new.files),
-    }
-
-
-def _print_status(
-    rows: Sequence[Row], damaged: Mapping[str, str], found: Intake, refused: Sequence[Row], every: bool
-) -> None:
-    shown = [
-        {**row}
-        | {"since": (row["since"] or "")[:19], "waiting": row["waiting_rows"]}
-        | {"ledger": pairs({state: count for state, count in row["ledger"].items() if count})}
-        for row in rows
-    ]
-    print_table(["model", "latest", "canary", "since", "layer", "ledger", "waiting"], shown)
-    for name, fault in damaged.items():
+def _show(found: FleetStatus, every: bool) -> None:
+    print_table(["model", "latest", "canary", "since", "layer", "ledger", "waiting"], map(_row, found.models))
+    for name, fault in found.damaged.items():
         typer.echo(f"warning: {name}: {fault}", err=True)
     for problem in found.problems:
-        typer.echo(
-            f"warning: {problem.file}: {problem.reason}, {problem.detail.rstrip('.') or 'left alone'}."
-            f" {problem.remedy}",
-            err=True,
-        )
-    if refused:
-        print(f"{len(refused)} rejected: {pairs(Counter(row['reason'] for row in refused))}")
-    if every and refused:
-        print_table(["file", "row", "correction_id", "reason", "column", "value", "remedy"], refused)
+        detail = problem.detail.rstrip(".") or "left alone"
+        typer.echo(f"warning: {problem.file}: {problem.reason}, {detail}. {problem.remedy}", err=True)
+    if found.rejects:
+        print(f"{len(found.rejects)} rejected: {pairs(Counter(one.reason for one in found.rejects))}")
+    if every and found.rejects:
+        columns = ["file", "row", "correction_id", "reason", "column", "value", "remedy"]
+        print_table(columns, map(asdict, found.rejects))
+
+
+def _row(one: ModelStatus) -> dict[str, Any]:
+    held = {state: count for state, count in one.ledger.items() if count}
+    shown = {"since": (one.since or "")[:19], "waiting": one.waiting_rows, "ledger": pairs(held)}
+    return asdict(one) | shown

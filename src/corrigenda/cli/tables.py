@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from corrigenda import terminal
@@ -10,7 +10,7 @@ from corrigenda import terminal
 LONGEST = 60  # characters of a cell
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, stderr: bool = False) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, stderr: bool = False) -> None:
     """One line per row; nothing in a cell is taken for markup, and what is too long is cut."""
     from rich.markup import escape
     from rich.table import Table

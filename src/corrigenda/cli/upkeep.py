@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +11,8 @@ from corrigenda import terminal
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 
 if TYPE_CHECKING:
-    from corrigenda.config import Fleet
-    from corrigenda.storage.releases.doctor import Finding
+    from corrigenda.api.values import Finding
 
-# What `corrigenda[pipeline]` brings; consumers of releases need none of it.
-PIPELINE = ("torch", "transformers", "prefect", "safetensors")
 COLORS = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
@@ -50,15 +45,11 @@ def gc(
     """
     from datetime import timedelta
 
-    from corrigenda.config import load_fleet
-    from corrigenda.storage.objects.opening import open_store
-    from corrigenda.storage.releases import gc as collector
+    from corrigenda.api.fleet import Fleet
 
-    fleet = load_fleet(config)
-    store = open_store(fleet.store, root=fleet.root)
     age = None if cache_days is None else timedelta(days=cache_days)
-    policy = collector.Policy(grace=timedelta(days=grace_days), releases=keep, cache_age=age)
-    found = collector.collect(store, policy) if delete else collector.plan(store, policy)
+    grace = timedelta(days=grace_days)
+    found = Fleet.open(config).gc(delete=delete, grace=grace, keep=keep, cache_age=age)
     if json:
         said = {"deleted": delete, "objects": len(found.doomed), "bytes": found.doomed_bytes}
         print(jsonlib.dumps(said | {"kept_blobs": found.kept_blobs, "keys": [i.key for i in found.doomed]}))
@@ -83,84 +74,15 @@ def doctor(
     Example:
       corrigenda doctor --deep
     """
-    findings = list(_findings(config, deep))
+    from corrigenda.api import upkeep
+
+    findings = list(upkeep.doctor(config, deep=deep))
     if json:
         print(jsonlib.dumps([{name: getattr(f, name) for name in f.__slots__} for f in findings]))
     else:
         _show(findings)
     if any(finding.level == "fault" for finding in findings):
         raise typer.Exit(7)
-
-
-def _findings(config: Path, deep: bool) -> Iterator[Finding]:
-    from corrigenda.config import load_fleet
-    from corrigenda.errors import CorrigendaError
-    from corrigenda.storage.releases.doctor import Finding
-
-    yield from _installed()
-    try:
-        fleet = load_fleet(config)
-    except CorrigendaError as fault:
-        yield Finding("fault", str(config), fault.what, fault.remedy)
-        return
-    yield Finding("ok", str(config), f"{len(fleet.models)} models")
-    for name in ("store", "queue"):
-        yield from _place(fleet, name, deep)
-    if fleet.signing.key or fleet.signing.public_keys:
-        yield from _signing(fleet)
-
-
-def _installed() -> Iterator[Finding]:
-    from importlib.util import find_spec
-
-    from corrigenda.storage.releases.doctor import Finding
-
-    missing = [name for name in PIPELINE if find_spec(name) is None]
-    if missing:
-        what = f"no {', '.join(missing)}: this host can submit, query and pull, not run"
-        yield Finding("warning", "python", what, "pip install 'corrigenda[pipeline]' to run corrections here")
-    else:
-        yield Finding("ok", "python", "everything that a run needs is installed")
-
-
-def _place(fleet: Fleet, name: str, deep: bool) -> Iterator[Finding]:
-    """The store in full; of the queue, whether it is there."""
-    from corrigenda.errors import CorrigendaError
-    from corrigenda.storage.objects.opening import open_store
-    from corrigenda.storage.releases.doctor import Finding, examine
-
-    location = getattr(fleet, name)
-    try:
-        store = open_store(location, root=fleet.root)
-    except CorrigendaError as fault:
-        yield Finding("fault", f"{name} {location.url}", fault.what, fault.remedy)
-        return
-    if name == "queue":
-        yield Finding("ok", store.url, "is a queue that can be reached")
-        return
-    yield from examine(store, deep=deep)
-
-
-def _signing(fleet: Fleet) -> Iterator[Finding]:
-    """Whether the key can be used, and whether what is published is signed as this fleet wants it."""
-    from corrigenda.errors import CorrigendaError
-    from corrigenda.storage.delivery.pull import resolve
-    from corrigenda.storage.objects.opening import open_store
-    from corrigenda.storage.releases import signatures
-    from corrigenda.storage.releases.doctor import Finding
-
-    trusted = [fleet.root / path for path in fleet.signing.public_keys]
-    try:
-        if fleet.signing.key:
-            signatures.SigningKey(fleet.root / fleet.signing.key, fleet.signing.password).public_pem()
-            yield Finding("ok", str(fleet.signing.key), "is a key that releases can be signed with")
-        store = open_store(fleet.store, root=fleet.root)
-        for entry in fleet.models if trusted else ():
-            signatures.require(store, resolve(store, entry.name, "latest"), trusted)
-            yield Finding("ok", f"{entry.name}@latest", "is signed with a trusted key")
-    except CorrigendaError as fault:
-        subject = fault.facts.get("model") or fault.facts.get("key") or "signing"
-        yield Finding("fault", str(subject), fault.what, fault.remedy)
 
 
 def _show(findings: list[Finding]) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from fleets import FLEET, NOON, Workspace, move
 from trained import CITIES, NAMES, PROMPT, TEMPLATES, home_of
 
-from corrigenda.cli.results import connected
+from corrigenda.api.answers import connect
 from corrigenda.config import load_fleet
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.queue import as_table
@@ -115,7 +115,7 @@ def _told(release: Release) -> Books:
 
 def _probes(story: Story, numbers: list[int]) -> list[Any]:
     columns = "kind, correction_id, prompt, expected, says_before, says_after, pass_after"
-    with connected(story.config) as connection:
+    with connect(load_fleet(story.config)) as connection:
         found = connection.sql(f"select release, {columns} from published").fetchall()
     return sorted((numbers.index(release), *map(str, rest)) for release, *rest in found)
 

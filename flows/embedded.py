@@ -1,4 +1,4 @@
-"""Setting the orchestrator up for one command: a quiet server of its own, unless one is configured."""
+"""One run of the flow from a command: under a quiet server of its own, unless one is configured."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from corrigenda.errors import SetupError
+from corrigenda.config import Layout
+from corrigenda.errors import PartialFleetError, SetupError
 
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -27,6 +30,25 @@ _WAY_OUT = "or do without an orchestrator: `corrigenda run --plain`"
 # It takes 10-16 s on a small machine; on a loaded one two minutes were not enough.
 START_LIMIT_S = 300.0
 REACH_LIMIT_S = 10.0
+
+
+def run_flow(
+    config: Path, root: Path, models: Sequence[str] | None, *, dry_run: bool, layouts: Sequence[Layout]
+) -> dict[str, Any]:
+    """The fleet's flow; what happened, also when models failed.
+
+    root   the workspace, in which the embedded server keeps its database
+    """
+    prepare(root / ".corrigenda")
+    from corrigenda.flows.maintain_fleet import maintain_fleet
+
+    try:
+        outcome: dict[str, Any] = maintain_fleet(
+            str(config), list(models) if models else None, dry_run, list(layouts)
+        )
+    except PartialFleetError as fault:
+        outcome = fault.facts["outcome"]  # type: ignore[assignment]
+    return outcome
 
 
 def prepare(home: Path) -> None:
@@ -113,7 +135,7 @@ def _start(place: Path) -> str:
     with socket.create_server(("127.0.0.1", 0)) as door, log.open("wb") as said:
         url = f"http://127.0.0.1:{door.getsockname()[1]}/api"
         server = subprocess.Popen(
-            [sys.executable, "-m", "corrigenda.cli.embedded_server", str(door.fileno())],
+            [sys.executable, "-m", "corrigenda.flows.embedded_server", str(door.fileno())],
             env=os.environ | _OF_THE_SERVER,
             stdin=subprocess.PIPE,  # its end tells the server of ours
             stdout=said,

@@ -1,7 +1,7 @@
 """The embedded Prefect server's process: it ends with the process that started it, whatever way that goes.
 
-Started as `python -m corrigenda.cli.embedded_server FD`, with a listening socket at that number and a pipe on
-stdin that nobody writes to: the pipe's end is the parent's. A signal, `kill -9` and a crash close it alike.
+Started as `python -m corrigenda.flows.embedded_server FD`, with a listening socket at that number and a pipe
+on stdin that nobody writes to: its end is the parent's. A signal, `kill -9` and a crash close it alike.
 """
 
 from __future__ import annotations

@@ -1,0 +1,170 @@
+"""Where models and corrections stand, and how they came to stand there: ledgers, refs, and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from corrigenda.api.opened import store_of
+from corrigenda.api.values import (
+    Chapter,
+    FleetStatus,
+    ModelStatus,
+    Move,
+    QueueProblem,
+    Reject,
+    Story,
+    Waiting,
+)
+from corrigenda.config import FleetConfig
+from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError
+from corrigenda.storage.corrections import intake
+from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.opening import open_store
+from corrigenda.storage.releases import manifests, refs, snapshots
+from corrigenda.storage.releases.refs import Ref
+from corrigenda.storage.releases.snapshots import Episode, Snapshot
+
+
+def waiting(fleet: FleetConfig, state: ObjectStore, consumed: Mapping[str, frozenset[str]]) -> Intake:
+    """What the queue holds that is new to these models; an absent queue directory is an empty queue.
+
+    consumed   per model, the queue files that its release has consumed
+    """
+    try:
+        queue = open_store(fleet.queue, root=fleet.root)
+    except SetupError as fault:
+        if fault.retryable:
+            raise
+        return intake.nothing(consumed)
+    return intake.look(queue, state, fleet, consumed)
+
+
+def rejects(state: ObjectStore, found: Intake) -> Iterator[Reject]:
+    """Rejects on record, and those of files that no run has read yet."""
+    fresh = [row for table in found.rejects.values() for row in table.to_pylist()]
+    for row in intake.rejects(state).to_pylist():
+        if row["file_digest"] not in found.rejects:
+            yield Reject.of(row)
+    yield from map(Reject.of, fresh)
+
+
+def status(fleet: FleetConfig, names: Sequence[str]) -> FleetStatus:
+    """Refs, ledger counts, what waits, what was rejected. A damaged model does not hide the others."""
+    state = store_of(fleet)
+    known, damaged = _snapshots(state, names)
+    found = waiting(fleet, state, {name: one.consumed for name, one in known.items()})
+    return FleetStatus(
+        models=tuple(_model_status(state, name, one, found) for name, one in known.items()),
+        damaged=damaged,
+        problems=tuple(QueueProblem(p.file, p.reason, p.detail, p.remedy) for p in found.problems),
+        rejects=tuple(rejects(state, found)),
+    )
+
+
+def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snapshot], dict[str, str]]:
+    found: dict[str, Snapshot] = {}
+    damaged: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = snapshots.current(state, name)
+        except (CorruptBlobError, NotFoundError) as fault:
+            damaged[name] = str(fault)
+    return found, damaged
+
+
+def _model_status(state: ObjectStore, name: str, snapshot: Snapshot, found: Intake) -> ModelStatus:
+    ref, canary = snapshot.seen.ref, refs.read(state, name, "canary").ref
+    new = found.of(name)
+    return ModelStatus(
+        model=name,
+        latest=ref.release if ref else None,
+        canary=canary.release if canary else None,
+        since=ref.moved_at if ref else None,
+        layer=snapshot.release.layer if snapshot.release else None,
+        ledger={str(state): count for state, count in snapshot.ledger.counts.items()},
+        waiting_rows=new.rows.num_rows,
+        waiting_files=len(new.files),
+    )
+
+
+def log(state: ObjectStore, model: str) -> Iterator[Move]:
+    """Every move of `latest`, newest first. Raises NotFoundError for a model that nobody registered."""
+    refs.require(state, model, "latest")
+    return (move(state, ref) for ref in refs.log(state, model, "latest"))
+
+
+def move(state: ObjectStore, ref: Ref) -> Move:
+    """A ref, with what its release holds."""
+    try:
+        release = manifests.by_digest(state, ref.manifest)
+    except NotFoundError:  # cleaned away since
+        return Move(ref.release, ref.moved_at, ref.reason, ref.manifest)
+    counts = dict(release.counts)
+    return Move(ref.release, ref.moved_at, ref.reason, ref.manifest, release.layer, counts, release.size)
+
+
+def story(fleet: FleetConfig, names: Sequence[str], correction_id: str) -> Story:
+    """All that is known of a correction, but for its probes. Raises NotFoundError when nobody knows of it."""
+    state = store_of(fleet)
+    found = waiting(fleet, state, {name: snapshots.current(state, name).consumed for name in names})
+    told = Story(
+        correction_id=correction_id,
+        history=tuple(one for name in names for one in _history(state, name, correction_id)),
+        waiting=tuple(one for name in names for one in _waiting(found, name, correction_id)),
+        rejects=tuple(one for one in rejects(state, found) if one.correction_id == correction_id),
+    )
+    if not (told.history or told.waiting or told.rejects):
+        raise NotFoundError(
+            "nobody has heard of this correction: no release, no row that waits, no reject",
+            remedy="Check the id, and for which model it was",
+            correction_id=correction_id,
+            models=list(names),
+        )
+    return told
+
+
+def _history(state: ObjectStore, name: str, correction_id: str) -> Iterator[Chapter]:
+    if refs.read(state, name, "latest").ref is not None:
+        for episode in snapshots.episodes(state, name, correction_id):
+            yield _chapter(name, episode)
+
+
+def _chapter(name: str, episode: Episode) -> Chapter:
+    entry, told = episode.entry, episode.entry.correction
+    return Chapter(
+        model=name,
+        release=episode.release,
+        at=episode.at,
+        version=entry.digest,
+        action=told.action,
+        state=entry.state,
+        why=entry.why,
+        by=entry.by,
+        by_id=episode.by_id,
+        asserted_at=told.asserted_at.isoformat(),
+        subject=told.subject,
+        prompt=told.prompt,
+        target_new=told.target_new,
+        source=told.source,
+        reason=told.reason,
+        file=entry.file,
+        evidence=dict(entry.mark.evidence) if entry.mark else None,
+    )
+
+
+def _waiting(found: Intake, name: str, correction_id: str) -> Iterator[Waiting]:
+    for arrival in found.of(name).arrivals():
+        told = arrival.correction
+        if told.correction_id == correction_id:
+            yield Waiting(
+                model=name,
+                action=told.action,
+                asserted_at=told.asserted_at.isoformat(),
+                subject=told.subject,
+                prompt=told.prompt,
+                target_new=told.target_new,
+                source=told.source,
+                reason=told.reason,
+                file=arrival.file,
+            )

@@ -40,3 +40,24 @@ def test_exit_codes_are_those_of_the_manual(kind: type[CorrigendaError]) -> None
 def test_only_faults_of_the_store_may_be_tried_again() -> None:
     retryable = {kind for kind in KINDS if kind.retryable}
     assert retryable == {StorageError, UnknownOutcomeError}
+
+
+def test_codes_are_those_that_programs_match_on_for_ever() -> None:
+    """A code may be added; none is changed, taken away or used twice."""
+    assert {kind.code: kind.__name__ for kind in KINDS} == {
+        "unexpected": "CorrigendaError",
+        "usage": "UsageError",
+        "config": "ConfigError",
+        "corrections": "CorrectionsError",
+        "not-found": "NotFoundError",
+        "lost-race": "LostRaceError",
+        "gates": "GateError",
+        "partial-fleet": "PartialFleetError",
+        "setup": "SetupError",
+        "storage": "StorageError",
+        "unknown-outcome": "UnknownOutcomeError",
+        "corrupt": "CorruptBlobError",
+        "signature": "SignatureError",
+        "edit": "EditError",
+        "unsupported-model": "UnsupportedModelError",
+    }

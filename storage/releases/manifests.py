@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from corrigenda.errors import CorruptBlobError, NotFoundError, UsageError
+from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError, UsageError
 from corrigenda.facts import sha256_hex
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
 
 FORMAT = "corrigenda-release-1"
+_FAMILY = "corrigenda-release-"  # what stands before the number; a higher number is another format
 RESERVED = ".corrigenda"  # where a pulled directory keeps its manifest
 LAID_OUT = "corrigenda-manifest.json"  # the manifest in a prefix that is laid out for others
 SIGNATURE = "model.sig"  # beside the manifest of a pulled directory, or in a prefix
@@ -38,6 +39,7 @@ class Release:
     layer       the edited layer; None for the base
     settings, counts, gates, provenance   JSON-able; what was asked, done, measured, and from what
     created_at  ISO 8601, UTC
+    more        keys of the same format that this version does not know; kept as they are
     """
 
     model: str
@@ -53,6 +55,7 @@ class Release:
     counts: Mapping[str, Any] = field(default_factory=dict)
     gates: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -73,6 +76,7 @@ class Release:
 def to_bytes(release: Release) -> bytes:
     """The manifest: the same release gives the same bytes."""
     plain = {f.name: getattr(release, f.name) for f in fields(release)}
+    plain |= plain.pop("more")
     plain["files"] = {path: ref.to_json() for path, ref in release.files.items()}
     for name in ("ledger", "consumed"):
         plain[name] = plain[name].to_json() if plain[name] else None
@@ -83,11 +87,15 @@ def to_bytes(release: Release) -> bytes:
 
 
 def from_bytes(body: bytes) -> Release:
-    """Read a manifest that may be hostile. Raises CorruptBlobError, which says what is wrong with it."""
+    """Read a manifest that may be hostile.
+
+    Raises CorruptBlobError, which says what is wrong with it; SetupError when a newer version wrote it.
+    """
     try:
         plain = json.loads(body)
-        if not isinstance(plain, dict) or plain.pop("format", None) != FORMAT:
-            raise ValueError(f"the format is not {FORMAT}")
+        if not isinstance(plain, dict):
+            raise ValueError("it is no object")
+        _check_format(plain.pop("format", None))
         _check_scalars(plain)
         plain["files"] = {
             safe_path(path): BlobRef.from_json(ref) for path, ref in sorted(plain["files"].items())
@@ -95,7 +103,9 @@ def from_bytes(body: bytes) -> Release:
         for name in ("ledger", "consumed"):
             plain[name] = BlobRef.from_json(plain[name]) if plain.get(name) else None
         _check_distinct(plain["files"])
-        release = Release(**plain)
+        known = {f.name for f in fields(Release)} - {"more"}
+        more = {name: plain.pop(name) for name in plain.keys() - known}
+        release = Release(**plain, more=more)
         if to_bytes(release) != body:
             raise ValueError("it is not in canonical form")
         return release
@@ -180,6 +190,20 @@ def _expected(release: Release, model: str, number: int) -> Release:
             found=f"{release.model}@{release.number}",
         )
     return release
+
+
+def _check_format(name: object) -> None:
+    """A newer format is no forgery: the reader is too old."""
+    number = name.removeprefix(_FAMILY) if isinstance(name, str) and name.startswith(_FAMILY) else ""
+    if number.isascii() and number.isdigit() and int(number) > int(FORMAT.removeprefix(_FAMILY)):
+        raise SetupError(
+            "this release was written by a newer corrigenda",
+            remedy="Upgrade corrigenda on this host; the releases behind it can still be pulled by number",
+            format=name,
+            reads=FORMAT,
+        )
+    if name != FORMAT:
+        raise ValueError(f"the format is not {FORMAT}")
 
 
 def _check_scalars(plain: Mapping[str, Any]) -> None:

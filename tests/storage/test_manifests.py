@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corrigenda.errors import CorruptBlobError, NotFoundError, UsageError
+from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError, UsageError
 from corrigenda.facts import sha256_hex
 from corrigenda.storage.objects import blobs, cache
 from corrigenda.storage.objects.blobs import BlobRef
@@ -80,13 +80,23 @@ def test_names_that_collide_on_disk_are_refused(files):
         {"files": {"a": None}}, {"files": {"a": {"digest": REF.digest, "size": -1}}},
         {"files": {"a": {"digest": "A" * 64, "size": 1}}},
         {"files": {"a": {"digest": REF.digest, "size": 1.0}}}, {"ledger": {"digest": "x", "size": 1}},
-        {"settings": []}, {"unknown": 1}, {"created_at": None},
+        {"settings": []}, {"created_at": None},
         {"files": {"a": {"digest": REF.digest, "size": 1, "link": "/etc/passwd"}}},
     ],
 )  # fmt: skip
 def test_a_hostile_manifest_is_refused(changes):
     with pytest.raises(CorruptBlobError, match="not acceptable"):
         manifests.from_bytes(body(**changes))
+
+
+def test_a_newer_format_asks_for_an_upgrade_and_is_called_no_forgery():
+    with pytest.raises(SetupError, match="written by a newer corrigenda"):
+        manifests.from_bytes(body(format="corrigenda-release-2", shape="unheard of"))
+
+
+def test_keys_of_a_later_version_of_the_same_format_are_kept():
+    written = body(unknown={"a": [1]})
+    assert manifests.to_bytes(manifests.from_bytes(written)) == written
 
 
 @given(st.binary(max_size=200))

@@ -1,9 +1,9 @@
-"""Writes the README's tables anew from the code that they describe: columns, commands, exit codes.
+"""Writes the reference pages' tables anew from the code that they describe.
 
     python .ci/docs.py            write them
     python .ci/docs.py --check    fail when they differ (a test does this)
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`.
+A table stands between `<!-- NAME -->` and `<!-- end -->`, in whatever page has those marks.
 """
 
 from __future__ import annotations
@@ -11,62 +11,122 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import typer
 
 from corrigenda import errors
 from corrigenda.cli.app import build_app
+from corrigenda.errors import CorrigendaError
 from corrigenda.storage.corrections.schemas import documentation_table
+from corrigenda.validation import tables
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs/reference").glob("*.md")))
 
 
 def commands() -> str:
-    """Every command with the first sentence of its help."""
-    rows = ["| command | |", "|---|---|"]
-    for command in build_app().registered_commands:
-        assert command.callback
-        name = command.name or command.callback.__name__
-        summary = (inspect.getdoc(command.callback) or "").split("\n\n")[0].replace("\n", " ")
-        rows.append(f"| `corrigenda {name}` | {summary} |")
-    return "\n".join(rows) + "\n"
+    """Every command with the first sentence of its help, and its options."""
+    group: Any = typer.main.get_command(build_app())
+    return "\n".join(part for name in group.commands for part in _command(name, group.commands[name]))
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    yield f"### `corrigenda {name}`\n\n{_paragraphs(command.help or '')}\n"
+    yield "| argument or option | |\n|---|---|"
+    for parameter in command.params:
+        shown = getattr(parameter, "help", None) or ""
+        names = (
+            parameter.opts
+            if parameter.param_type_name == "option"
+            else [parameter.metavar or parameter.name.upper()]
+        )
+        if "--help" not in names:
+            yield f"| `{', '.join(names)}` | {shown.replace('|', chr(92) + '|')} |"
+    yield ""
+
+
+def _paragraphs(text: str) -> str:
+    """Help as Markdown: examples, which are indented, as a block."""
+    text = inspect.cleandoc(text).replace("\b", "")
+    said, marker, examples = text.partition("Examples:")
+    block = inspect.cleandoc(examples.strip("\n")) if marker else ""
+    return said.strip() + (f"\n\n```\n{block}\n```" if block else "")
 
 
 def exit_codes() -> str:
     """Every exit code with the errors that give it."""
-    kinds = [
-        kind
-        for _, kind in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(kind, errors.CorrigendaError)
-    ]
-    first = {kind.exit_code: kind for kind in reversed(kinds) if kind.__bases__[0] is errors.CorrigendaError}
+    first = {kind.exit_code: kind for kind in reversed(_kinds()) if kind.__bases__[0] is CorrigendaError}
     rows = ["| code | |", "|---|---|", "| 0 | Done. |", "| 1 | Unexpected: please report it. |"]
     for code in sorted(set(first) - {1}):
-        rows.append(f"| {code} | {(inspect.getdoc(first[code]) or '').splitlines()[0]} |")
+        rows.append(f"| {code} | {_first_line(first[code])} |")
+    return "\n".join(rows) + "\n"
+
+
+def error_codes() -> str:
+    """Every kind of error: the code that never changes, and what is meant."""
+    rows = ["| code | error | exit code | may be tried again | |", "|---|---|---|---|---|"]
+    for kind in sorted(_kinds(), key=lambda kind: (kind.exit_code, kind.code)):
+        again = "yes" if kind.retryable else "no"
+        rows.append(
+            f"| `{kind.code}` | `{kind.__name__}` | {kind.exit_code} | {again} | {_first_line(kind)} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def _kinds() -> list[type[CorrigendaError]]:
+    members = inspect.getmembers(errors, inspect.isclass)
+    return [kind for _, kind in members if issubclass(kind, CorrigendaError)]
+
+
+def _first_line(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").splitlines()[0]
+
+
+def sql_columns() -> str:
+    """The columns of every table that SQL sees, with their meaning."""
+    return "\n".join(
+        f"### `{name}`\n\n{_columns(schema)}"
+        for name, schema in (("rows", tables.ROWS), ("verdicts", tables.VERDICTS))
+    )
+
+
+def _columns(schema: pa.Schema) -> str:
+    rows = ["| column | type | |", "|---|---|---|"]
+    for column in schema:
+        doc = (column.metadata or {}).get(b"doc", b"").decode()
+        rows.append(f"| `{column.name}` | `{column.type}` | {doc} |")
     return "\n".join(rows) + "\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
     "columns": documentation_table,
     "commands": commands,
+    "error codes": error_codes,
     "exit codes": exit_codes,
+    "sql columns": sql_columns,
 }
 
 
 def rewritten(text: str) -> str:
-    """The page with every table as the code has it now."""
-    for name, table in TABLES.items():
-        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        assert block.search(text), f"the README has no table `{name}`"
-        text = block.sub(lambda found, table=table: f"{found[1]}{table()}{found[2]}", text)  # type: ignore[misc]
-    return text
+    """A page with every table as the code has it now."""
+
+    def table(found: re.Match[str]) -> str:
+        assert found[1] in TABLES, f"no table is called `{found[1]}`"
+        return f"<!-- {found[1]} -->\n{TABLES[found[1]]()}<!-- end -->"
+
+    return re.sub(r"<!-- ((?!end )[a-z ]+) -->\n(?:(?!<!-- ).)*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
-    if rewritten(text) != text and "--check" in sys.argv:
-        sys.exit("the README's tables are not what the code says: run `make docs`")
-    README.write_text(rewritten(text), encoding="utf-8")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if rewritten(text) != text and "--check" in sys.argv:
+            sys.exit(f"the tables of {page.relative_to(ROOT)} are not what the code says: run `make docs`")
+        page.write_text(rewritten(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

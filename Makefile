@@ -16,7 +16,7 @@ BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test dev check bench bench-edit bench-quality bench-ingest bench-delivery bench-layers bench-scoring bench-agreement bench-poison docs lock clean
+.PHONY: wheel help demo test dev check bench bench-edit bench-quality bench-ingest bench-delivery bench-layers bench-scoring bench-agreement bench-poison docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,6 +33,7 @@ check: dev  ## ruff, mypy, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p corrigenda
+	$(BIN)/mypy bench
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 bench: bench-edit bench-quality bench-ingest bench-delivery bench-layers bench-scoring bench-agreement bench-poison  ## all benchmarks
@@ -64,11 +65,14 @@ bench-poison: $(VENV)/.dev  ## a poisoned batch: who is quarantined
 docs: $(VENV)/.dev  ## write the README's tables anew from the code
 	$(BIN)/python .ci/docs.py
 
+wheel: $(VENV)/.made  ## the distribution, into dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
 lock: $(VENV)/.dev  ## write constraints.txt anew from what is installed
 	$(BIN)/python .ci/lock.py > constraints.tmp && mv constraints.tmp constraints.txt
 
 clean:  ## remove what the targets above made, but for the demo's directory
-	rm -rf $(VENV) build corrigenda.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist corrigenda.egg-info src/*.egg-info .mypy_cache .ruff_cache
 
 # Stamps: a second call installs nothing.
 $(VENV)/.made:

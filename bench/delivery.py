@@ -138,7 +138,7 @@ def main() -> None:
         port = free_port()
         running = serve(weed_command(scratch / "weed", port), f"http://127.0.0.1:{port}", scratch / "log")
         found = measure(next(running), directory, scratch)
-        running.close()  # type: ignore[attr-defined]
+        next(running, None)  # ends the server
     print(json.dumps(found, indent=1))
 
 

@@ -19,6 +19,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -126,22 +127,23 @@ def compare(ours: Engine, facts: int, reference: int) -> None:
     records = counterfact(facts, "report")[: reference * step]
     requests = [request_of(record) for record in records]
     plain_openings = openings_of(model, PLAIN)
+
+    def references(some: Sequence[EditRequest]) -> dict[str, Target]:
+        found = (
+            reference_target(model, layer, Group((one,)), plain_openings, PLAIN, norm_cap=PLAIN_CAP)
+            for one in some
+        )
+        return {one.digest: target for one, target in zip(some, found, strict=True)}
+
     fast_s = plain_s = 0.0
     fast: dict[str, Target] = {}
     plain: dict[str, Target] = {}
     turn = -(-reference // TURNS) * step
     for first in range(0, len(requests), turn):
         some = requests[first : first + turn]
-        took, found = timed(lambda some=some: ours.targets(some))
+        took, found = timed(partial(ours.targets, some))
         fast_s, fast = fast_s + took, fast | found
-        took, found = timed(
-            lambda some=some: {
-                request.digest: reference_target(
-                    model, layer, Group((request,)), plain_openings, PLAIN, norm_cap=PLAIN_CAP
-                )
-                for request in some[::step]
-            }
-        )
+        took, found = timed(partial(references, some[::step]))
         plain_s, plain = plain_s + took, plain | found
     print(f"engine     {fast_s / len(fast):.3f} s a fact, {len(fast)} facts")
     print(f"reference  {plain_s / len(plain):.3f} s a fact, {len(plain)} facts")
@@ -194,8 +196,8 @@ def nights(ours: Engine, count: int) -> None:
     print("|---|---|---|---|")
     for run in range(3):
         new = requests[80 + 20 * run : 100 + 20 * run]
-        alone, _ = timed(lambda new=new: night(new, {}))
-        more, _ = timed(lambda new=new: night(new, cached))
+        alone, _ = timed(partial(night, new, {}))
+        more, _ = timed(partial(night, new, cached))
         print(f"| {run} | {alone:.2f} | {more:.2f} | {more / alone:.2f} |", flush=True)
     print(peak_memory())
 

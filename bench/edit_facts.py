@@ -20,7 +20,7 @@ HALVES = {"tune": slice(0, None, 2), "report": slice(1, None, 2), "all": slice(N
 
 def counterfact(count: int, half: str) -> list[dict[str, Any]]:
     """Complete records of one half first, then facts with one rephrase and one neighbour."""
-    complete = pq.read_table(data_file("counterfact_dev.parquet")).to_pylist()
+    complete: list[dict[str, Any]] = pq.read_table(data_file("counterfact_dev.parquet")).to_pylist()
     found = complete[HALVES[half]][:count]
     if len(found) < count:
         taken = {row["subject"] for row in complete}

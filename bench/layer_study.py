@@ -44,7 +44,7 @@ class Strength:
 
     @property
     def digest(self) -> str:
-        return digest_of([asdict(self), EDITING.digest, VERSION])
+        return digest_of([asdict(self), EDITING.model_dump(), VERSION])
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ SETS = ("proxy", "counterfact", "zsre")
 TIMED_FACTS, TIMED_LAYERS = 3, 3
 HELD_OUT = 4_096  # tokens that the perplexity is read on
 # Methods that cost many passes wait until the sweeps are done.
-SLOW = ("two-stage", "causal-tracing")
+SLOW: tuple[Localizer, ...] = ("two-stage", "causal-tracing")
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 
@@ -190,7 +190,7 @@ def night(
     try:
         outcome: dict[str, Any] = maintain_fleet(str(config), models=[name])
     except PartialFleetError as fault:
-        outcome = fault.facts["outcome"]
+        outcome = dict(cast("dict[str, Any]", fault.facts["outcome"]))
     print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     told: dict[str, Any] = outcome["models"][0]
     return told

@@ -1,3 +1,3 @@
-"""The version of this package; `pyproject.toml` says the same."""
+"""The version of this package: it stands here and nowhere else."""
 
 __version__ = "0.1.0"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"errors", "facts", "config", "terminal", "version"}
+BASE = {"errors", "facts", "config", "config_faults", "terminal", "version"}
 
 # Each part with the parts of corrigenda and the distributions that it may import.
 MAY_IMPORT = {

@@ -76,6 +76,40 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         assert place in fault.value.remedy
 
 
+def test_faults_of_a_models_section_name_the_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as fault:
+        read(
+            tmp_path,
+            FLEET.replace("steps = 7", 'steps = "many", solver = "rome"') + "localization = { sampel = 9 }\n",
+        )
+    for said in (
+        "model 'two': editing.steps: ",
+        "model 'two': editing.solver: ",
+        "model 'two': localization.sampel: there is no such setting; did you mean `sample`?",
+    ):
+        assert said in fault.value.remedy
+
+
+BARE = '[store]\nurl = "s"\n[queue]\nurl = "q"\n'
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "place", "meant"),
+    [
+        ("[signing]\npublic_key = []\n", "signing.public_key", "did you mean `public_keys`?"),
+        ("[default.gates]\n", "default", "did you mean `defaults`?"),
+        ('[[models]]\nname = "m"\nsorce = "x"\n', "model 'm': sorce", "did you mean `source`?"),
+        ("[signing]\nzzz = 1\n", "signing.zzz", "there are "),
+    ],
+)
+def test_a_misspelt_setting_gets_the_name_that_was_meant(
+    tmp_path: Path, misspelt: str, place: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError) as fault:
+        read(tmp_path, BARE + misspelt)
+    assert f"{place}: there is no such setting; {meant}" in fault.value.remedy
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from corrigenda import config_faults
 from corrigenda.errors import ConfigError, NotFoundError
 
 
@@ -156,6 +157,10 @@ class ModelEntry(_Frozen):
         return name
 
 
+# Sections of the defaults that a model may have of its own.
+SECTIONS = ("gates", "localization", "editing", "covariance", "drift")
+
+
 class FleetConfig(BaseSettings):
     """The whole configuration."""
 
@@ -188,9 +193,21 @@ class FleetConfig(BaseSettings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"models named more than once: {', '.join(twice)}")
-        for entry in self.models:
-            self.settings_of(entry)
+        faults = [fault for entry in self.models for fault in self._faults_of(entry)]
+        if faults:
+            raise ValueError("; ".join(faults))
         return self
+
+    def _faults_of(self, entry: ModelEntry) -> list[str]:
+        """What is wrong with a model's own sections, each said by itself and under the model's name."""
+        found: list[str] = []
+        for section in SECTIONS:
+            base = getattr(self.defaults, section)
+            try:
+                type(base).model_validate(base.model_dump() | getattr(entry, section))
+            except ValidationError as faults:
+                found += config_faults.of_model(faults, entry.name, section, type(base))
+        return found
 
     def model(self, name: str) -> ModelEntry:
         """The entry of that name. Raises NotFoundError, which lists what there is."""
@@ -208,7 +225,7 @@ class FleetConfig(BaseSettings):
         """The defaults with the model's own sections laid over them."""
         own: dict[str, Any] = {
             section: getattr(self.defaults, section).model_dump() | getattr(entry, section)
-            for section in ("gates", "localization", "editing", "covariance", "drift")
+            for section in SECTIONS
         }
         for name in ("device", "dtype", "layouts"):
             wanted = getattr(entry, name)
@@ -245,5 +262,6 @@ def load_fleet(path: Path) -> FleetConfig:
     try:
         return FleetConfig(**raw, root=path.resolve().parent)
     except ValidationError as faults:
-        listed = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in faults.errors())
+        names = [str(one.get("name")) for one in raw.get("models", ()) if isinstance(one, dict)]
+        listed = "; ".join(config_faults.told(faults, FleetConfig, names))
         raise ConfigError("the configuration is wrong", remedy=f"Mend: {listed}", path=str(path)) from None

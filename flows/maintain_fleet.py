@@ -9,9 +9,11 @@ from prefect import flow
 
 from corrigenda.config import Layout
 from corrigenda.errors import PartialFleetError
-from corrigenda.flows.maintain_model import maintain_model
+from corrigenda.flows import shown
+from corrigenda.flows.elsewhere import engine
+from corrigenda.flows.maintain_model import as_subflow
 from corrigenda.pipeline.night import open_fleet
-from corrigenda.pipeline.order import run_fleet
+from corrigenda.pipeline.order import maintain_model, run_fleet
 from corrigenda.tasks.stages import as_task
 
 
@@ -33,7 +35,13 @@ def maintain_fleet(
     then shows the run as failed.
     """
     fleet = open_fleet(Path(config), layouts or ())
-    outcome = run_fleet(fleet, models, dry_run=dry_run, run=as_task, maintain=maintain_model)
+    scale = fleet.config.scale
+    with engine(scale, lambda night: maintain_model(night, as_task)) as work:
+        maintain = work if scale.engine == "work-pool" else as_subflow(config, work)
+        outcome = run_fleet(
+            fleet, models, dry_run=dry_run, run=as_task, maintain=maintain, at_once=scale.threads
+        )
+    shown.fleet(outcome)
     if outcome["exit_code"]:
         raise PartialFleetError(
             "not every model was brought up to date",

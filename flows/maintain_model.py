@@ -2,16 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
+from corrigenda.config import Layout
+from corrigenda.flows import shown
 from corrigenda.pipeline import order
+from corrigenda.pipeline.elsewhere import alone
 from corrigenda.pipeline.night import Night
+from corrigenda.tasks.despite import Body, Patience, despite_outages
 from corrigenda.tasks.stages import as_task
 
+Outcome = dict[str, Any]
+# What a fleet's run in this process wants the flow to do; the flow's own parameters are for people to see.
+_BODY: ContextVar[Body[Outcome] | None] = ContextVar("corrigenda_body", default=None)
 
-@flow(name="maintain-model", flow_run_name="{night}", validate_parameters=False, persist_result=False)
-def maintain_model(night: Night) -> dict[str, Any]:
-    """Bring one model up to date with its queue; see `corrigenda.pipeline.order.maintain_model`."""
-    return order.maintain_model(night, as_task)
+
+@flow(name="maintain-model", flow_run_name="{model}", persist_result=False)
+def maintain_model(
+    config: str, model: str, run_id: str | None = None, layouts: list[Layout] | None = None
+) -> State[None]:
+    """Bring one model up to date with its queue; see `corrigenda.pipeline.order.maintain_model`.
+
+    run_id   of the fleet's run that this is a part of; default: a run of its own
+
+    What happened is in the store, as that run's record of the model: nothing of it passes through the API.
+    """
+    body = _BODY.get() or Body(lambda: alone(config, model, run_id, layouts or (), as_task))
+    with shown.progress(model):
+        came = body()
+    shown.model(came)
+    return (
+        Failed(message=came["error"]) if came["status"] == "failed" else Completed(message=shown.title(came))
+    )
+
+
+def as_subflow(config: str, work: Callable[[Night], Outcome]) -> Callable[[Night], Outcome]:
+    """`work` for one model as a flow run of its own, within the fleet's. It never raises."""
+    patience = Patience()
+
+    def maintain(night: Night) -> Outcome:
+        body = Body(lambda: order.outcome_of(night, work))
+
+        def orchestrated() -> None:
+            with _doing(body):
+                layouts = sorted(night.fleet.layouts)
+                maintain_model(config, night.name, night.fleet.run_id, layouts, return_state=True)
+
+        return despite_outages(f"model={night.name}", orchestrated, body, patience)
+
+    return maintain
+
+
+@contextmanager
+def _doing(body: Body[Outcome]) -> Iterator[None]:
+    token = _BODY.set(body)
+    try:
+        yield
+    finally:
+        _BODY.reset(token)

@@ -14,6 +14,7 @@ from pathlib import Path
 from corrigenda.config import Defaults, FleetConfig, ModelEntry, load_fleet
 from corrigenda.facts import sha256_hex
 from corrigenda.models.sources import cache_home
+from corrigenda.pipeline.clock import Clock
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.opening import open_store
@@ -28,6 +29,7 @@ class OpenFleet:
     layouts   asked for in this run, besides those of the configuration
     """
 
+    path: Path
     config: FleetConfig
     store: ObjectStore
     queue: ObjectStore
@@ -38,13 +40,14 @@ class OpenFleet:
 class Night:
     """One model's part of a run. A plain class: the orchestrator shows its name and stores nothing of it."""
 
-    __slots__ = ("entry", "fleet", "intake", "settings")
+    __slots__ = ("clock", "entry", "fleet", "intake", "settings")
 
     def __init__(self, fleet: OpenFleet, name: str, intake: Intake) -> None:
         self.fleet: OpenFleet = fleet
         self.entry: ModelEntry = fleet.config.model(name)
         self.settings: Defaults = fleet.config.settings_of(self.entry)
         self.intake: Intake = intake
+        self.clock = Clock()
 
     def __str__(self) -> str:
         return self.entry.name
@@ -80,20 +83,24 @@ class Night:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Be the only writer of this model. Raises LostRaceError when another run holds it."""
+        """Be the only writer of this model. Raises BusyError when another run holds it."""
         owner = f"{lease.person()}@{socket.gethostname()}:{os.getpid()}:{self.fleet.run_id}"
         with lease.hold(self.store, self.name, owner):
             yield
 
 
-def open_fleet(config: Path, layouts: Iterable[str] = ()) -> OpenFleet:
-    """Open a configuration's queue and store; a store that is a directory is made when it is not there."""
+def open_fleet(config: Path, layouts: Iterable[str] = (), run_id: str | None = None) -> OpenFleet:
+    """Open a configuration's queue and store; a store that is a directory is made when it is not there.
+
+    run_id   of the run that this is a part of; default: a new one
+    """
     fleet = load_fleet(config)
     now = datetime.now(UTC)
     return OpenFleet(
+        path=config.resolve(),
         config=fleet,
         store=open_store(fleet.store, root=fleet.root, create=True),
         queue=open_store(fleet.queue, root=fleet.root, create=True),
-        run_id=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        run_id=run_id or f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         layouts=frozenset(layouts),
     )

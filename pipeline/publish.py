@@ -11,7 +11,7 @@ from corrigenda.pipeline.ingest import Plan
 from corrigenda.pipeline.night import Night
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.delivery import pull
-from corrigenda.storage.releases import layouts, publish, signatures, snapshots
+from corrigenda.storage.releases import hold, layouts, publish, signatures, snapshots
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.publish import Candidate
 
@@ -72,11 +72,12 @@ def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
 def publish_release(night: Night, plan: Plan, release: Release) -> Release:
     """Read the staged files back as a consumer would, then move `latest`: the night's one visible act.
 
-    Raises LostRaceError when another run was first.
+    Raises LostRaceError when another run was first, HeldError when the model was put on hold meanwhile.
     """
     # By its number: `canary` may be moved by a run that took over a lease which this one slept through.
     pull.pull(night.store, night.name, str(release.number), night.workplace / "candidate", night.blob_cache)
     furnish(night, release)
+    hold.require_none(night.store, night.name)
     publish.promote(night.store, release, seen=plan.seen)
     return release
 

@@ -14,6 +14,7 @@ from corrigenda.pipeline.localize import localize_model
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.publish import stage
 from corrigenda.pipeline.runner import Runner
+from corrigenda.pipeline.samples import samples_of, sent_out
 from corrigenda.pipeline.validate import (
     Proof,
     gate_error,
@@ -32,12 +33,15 @@ class Made:
 
     edits         how many targets were computed and cached, and how many corrections fell short
     regressions   corrections that passed in an earlier release and fail in this one
+    samples       some corrections before and after; quarantined: who was sent out tonight, and why
     """
 
     release: Release
     layers: LayerScores
     edits: dict[str, int]
     regressions: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+    quarantined: list[dict[str, Any]]
 
 
 def prepare(night: Night, base: Release, plan: Plan, run: Runner) -> Made:
@@ -56,7 +60,8 @@ def prepare(night: Night, base: Release, plan: Plan, run: Runner) -> Made:
         "cached": candidate.cached,
         "short": candidate.settings.get("short", 0),
     }
-    return Made(release, layers, edits, worse)
+    samples = samples_of(proof.rows, plan.report.activated)
+    return Made(release, layers, edits, worse, samples, sent_out(plan.ledger, candidate.ledger))
 
 
 def prove(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from corrigenda.errors import CorrigendaError
+from corrigenda.tasks.despite import Body, despite_outages
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,12 +49,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def as_task(stage: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """The runner of the flows: a stage as a task run of its own."""
-    done: T = task_of(stage)(*args, **kwargs)
-    return done
+    """The runner of the flows: a stage as a task run of its own. Without a row in `OPTIONS`, a KeyError.
 
+    Arguments do not pass through the orchestrator, which would look into every tensor for futures.
+    """
+    body = Body(lambda: stage(*args, **kwargs))
 
-@cache
-def task_of(stage: Callable[..., Any]) -> Callable[..., Any]:
-    """The task that wraps a stage. A stage without a row in `OPTIONS` is a KeyError."""
-    return task(**OPTIONS[stage.__name__])(stage)
+    @task(**{"name": stage.__name__} | OPTIONS[stage.__name__])
+    def run() -> None:
+        body()
+
+    return despite_outages(stage.__name__, run, body)

@@ -16,7 +16,10 @@ BASE = {"errors", "facts", "config", "config_faults", "terminal", "version"}
 
 # Each part with the parts of corrigenda and the distributions that it may import.
 MAY_IMPORT = {
-    "flows": (BASE | {"tasks", "pipeline", "storage"}, {"prefect", "yaml", "uvicorn"}),
+    "flows": (
+        BASE | {"tasks", "pipeline", "storage"},
+        {"prefect", "prefect_dask", "prefect_ray", "yaml", "uvicorn"},
+    ),
     "tasks": (BASE, {"prefect"}),
     "src/corrigenda/api": (
         BASE | {"api", "flows", "pipeline", "models", "validation", "storage", "editing"},

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from corrigenda.errors import LostRaceError, UsageError
 from corrigenda.validation.gates import Verdict
 from corrigenda.validation.queries import sql
-from corrigenda.validation.tables import RELEASES, ROWS, VERDICTS
+from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX, RELEASES, ROWS, VERDICTS
 
 ROWS_PREFIX = "results/date="
 VERDICTS_PREFIX = "verdicts/date="
@@ -113,8 +113,8 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory database with views over the results; SQL in it is shut off from files and network.
 
-    Tables: `rows`, `published` and `latest` (ROWS and a `date`), `verdicts`, `releases`. Values of `releases`
-    are as RELEASES has them; they say which runs were published. Of `model` alone when it is given.
+    Tables: `rows`, `published` and `latest` (ROWS and a `date`), `verdicts`, `nights`, `releases`. Values of
+    `releases` are as RELEASES has them; they say which runs were published. Of `model` alone if it is given.
     """
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
@@ -122,6 +122,7 @@ def connect(
     connection.execute("set timezone = 'UTC'")
     connection.register("stored_rows", _opened(store, ROWS_PREFIX, ROWS, model))
     connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS, model))
+    connection.register("nights", _opened(store, NIGHTS_PREFIX, NIGHTS, model))
     connection.register("releases", pa.Table.from_pylist(list(releases), schema=RELEASES))
     for view in VIEWS:
         connection.execute(sql(f"view_{view}"))
@@ -143,7 +144,7 @@ def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object
         first = str(fault).strip().splitlines()[0]
         raise UsageError(
             "the SQL does not run",
-            remedy=f"{first}. Tables are: rows, published, latest, verdicts, releases",
+            remedy=f"{first}. Tables are: rows, published, latest, verdicts, nights, releases",
         ) from None
 
 

@@ -103,3 +103,31 @@ RELEASES = pa.schema(
         _field("manifest", pa.string(), "digest of its manifest"),
     ]
 )
+
+# Where they lie in the store, before the day.
+NIGHTS_PREFIX = "nights/date="
+NIGHTS = pa.schema(
+    [
+        _field("run_id", pa.string(), "the run of the fleet"),
+        _field("model", pa.string(), "the model's name in the fleet"),
+        _field("host", pa.string(), "the machine it ran on"),
+        _field("started_at", pa.timestamp("us", tz="UTC"), "when the run came to this model"),
+        _field("ended_at", pa.timestamp("us", tz="UTC"), "when its outcome was known"),
+        _field("duration_s", pa.float64(), "seconds between the two"),
+        _field("status", pa.string(), "published, unchanged, busy, held or failed"),
+        _field("exit_code", pa.int32(), "0, or the kind of the error, as the command line has it"),
+        _maybe("error", pa.string(), "why it failed"),
+        _maybe("release", pa.int32(), "the release that stands after it"),
+        _maybe("new", pa.int32(), "corrections and retracts that were new"),
+        _maybe("active", pa.int32(), "corrections in the release"),
+        _maybe("quarantined", pa.int32(), "corrections that the gates sent out"),
+        _maybe("rejected", pa.int32(), "corrections that this model cannot take"),
+        _maybe("computed", pa.int32(), "targets that were computed"),
+        _maybe("cached", pa.int32(), "targets that were known"),
+        _maybe("short", pa.int32(), "corrections that got less of the edit than they need"),
+        _maybe("regressions", pa.int32(), "corrections that passed in an earlier release and fail now"),
+        _maybe("bytes", pa.int64(), "of files that the release before has not: what a host pulls"),
+        _field("seconds", pa.map_(pa.string(), pa.float64()), "seconds by stage"),
+        _field("outcome", pa.string(), "all that the run said of it, JSON"),
+    ]
+)

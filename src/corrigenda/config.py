@@ -133,6 +133,22 @@ class Defaults(_Frozen):
     drift: Corpus = Corpus(tokens=2_048, seed=1)
 
 
+class Scale(_Frozen):
+    """Where the models' nights run. The releases are the same, wherever that is."""
+
+    # here: one after the other in this process. processes: each in one of its own. dask, ray: as tasks of a
+    # cluster. work-pool: each as a run of the per-model deployment, on the pool that it stands on.
+    engine: Literal["here", "processes", "dask", "ray", "work-pool"] = "here"
+    at_once: int = Field(default=1, ge=1)  # how many models are under way; here it is always one
+    address: str | None = None  # dask, ray: of the cluster; None: a local one
+    deployment: str = "maintain-model/one-model"  # work-pool
+    limit_hours: float = Field(default=24, gt=0)  # work-pool: a night without an outcome by then has failed
+
+    @property
+    def threads(self) -> int:
+        return 1 if self.engine == "here" else self.at_once
+
+
 class ModelEntry(_Frozen):
     """One model of the fleet. A section here overrides the defaults' section field by field."""
 
@@ -143,6 +159,7 @@ class ModelEntry(_Frozen):
     dtype: Dtype | None = None
     probes: str | None = None  # the model's own probes: a Parquet file with `prompt`, `expected`, `other`
     layouts: tuple[Layout, ...] | None = None
+    deployment: str | None = None  # scale.engine "work-pool": where this model's nights run; None: as for all
     gates: dict[str, Any] = {}
     localization: dict[str, Any] = {}
     editing: dict[str, Any] = {}
@@ -171,6 +188,7 @@ class FleetConfig(BaseSettings):
     store: Location
     queue: Location
     signing: Signing = Signing()
+    scale: Scale = Scale()
     defaults: Defaults = Defaults()
     models: tuple[ModelEntry, ...] = ()
     root: Path = Field(default=Path(), exclude=True)

@@ -74,6 +74,18 @@ class LostRaceError(CorrigendaError):
     exit_code = 4
 
 
+class BusyError(LostRaceError):
+    """Another run is at work on the model, and does what this one was about to do."""
+
+
+class HeldError(CorrigendaError):
+    """The model's release is held: nothing is published until the hold is lifted."""
+
+
+class LostNightError(CorrigendaError):
+    """A model's night that was given to another process died, and left nothing but what is in the cache."""
+
+
 class GateError(CorrigendaError):
     """No candidate passed the gates: nothing was published, the old release stands."""
 

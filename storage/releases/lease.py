@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from corrigenda.errors import CorrigendaError, LostRaceError, NotFoundError
+from corrigenda.errors import BusyError, CorrigendaError, LostRaceError, NotFoundError
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.releases.manifests import check_model
 
@@ -96,7 +96,7 @@ def hold(store: ObjectStore, model: str, owner: str, ttl_s: float = TTL_S) -> It
     owner   for people: who is at work
     ttl_s   seconds after which a silent holder may be replaced
 
-    Raises LostRaceError when somebody else holds it.
+    Raises BusyError when somebody else holds it.
     """
     lease = _take(store, model, owner, ttl_s)
     done = threading.Event()
@@ -123,7 +123,7 @@ def _take(store: ObjectStore, model: str, owner: str, ttl_s: float) -> Lease:
         # The answer to our own write may have been lost: whose token is there decides.
         holder, version = (mine, taken) if taken else _look(store, model)
     if holder is None or version is None or holder.token != mine.token:
-        raise LostRaceError(
+        raise BusyError(
             "another run is at work on this model",
             remedy="Wait for it, or for its lease to expire",
             model=model,

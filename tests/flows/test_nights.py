@@ -121,8 +121,11 @@ def test_a_model_that_is_being_written_is_left_alone(workspace: Workspace) -> No
     workspace.submit(ADA)
     with lease.hold(workspace.store, "homes", "somebody else"):
         outcome = workspace.run()
-    assert outcome["exit_code"] == 4
-    assert workspace.run()["exit_code"] == 0
+    assert outcome["exit_code"] == 0
+    assert outcome["models"][0] | {"seconds": {}} == {
+        "model": "homes", "status": "busy", "by": "somebody else", "seconds": {},
+    }  # fmt: skip
+    assert workspace.run()["models"][0]["status"] == "published"
 
 
 def test_a_repeat_moves_the_books_and_not_the_weights(workspace: Workspace) -> None:

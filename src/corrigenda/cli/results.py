@@ -48,7 +48,8 @@ def query(
 ) -> None:
     """Ask the validation results in SQL (DuckDB). It only reads, and sees neither files nor the network.
 
-    Tables: rows (every probe of every run), published and latest (of releases only), verdicts, releases.
+    Tables: rows (every probe of every run), published and latest (of releases only), verdicts,
+    nights (every run of every model), releases.
 
     Examples:
       corrigenda query "select kind, avg(pass_after::int) from latest group by kind"

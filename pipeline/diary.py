@@ -1,0 +1,69 @@
+"""What every night leaves behind, whatever came of it: one row in the store.
+
+It is also how a run learns the outcome of a night that another process had. Nothing of it travels through an
+orchestrator, which may lose it.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corrigenda.errors import NotFoundError
+from corrigenda.pipeline.clock import Clock
+from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX
+
+Outcome = dict[str, Any]
+
+
+def write(store: ObjectStore, run_id: str, outcome: Outcome, clock: Clock) -> Outcome:
+    """Put a night on record; the outcome with `seconds` by stage. The first record of a run and model
+    stays."""
+    kept = {"seconds": {name: round(spent, 3) for name, spent in clock.seconds.items()}} | outcome
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist([_row(run_id, kept, clock.began)], schema=NIGHTS)
+    pq.write_table(table, sink, compression="zstd")
+    store.create(key(run_id, outcome["model"]), sink.getvalue().to_pybytes())
+    return kept
+
+
+def read(store: ObjectStore, run_id: str, model: str) -> Outcome | None:
+    """The outcome that a run left for a model; None when it left none."""
+    with suppress(NotFoundError):
+        table = pq.read_table(pa.BufferReader(store.get(key(run_id, model))[0]), columns=["outcome"])
+        found: Outcome = json.loads(table["outcome"][0].as_py())
+        return found
+    return None
+
+
+def key(run_id: str, model: str) -> str:
+    """Where the record lies; a run's identity begins with its day."""
+    day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
+    return f"{NIGHTS_PREFIX}{day}/model={model}/{run_id}.parquet"
+
+
+def _row(run_id: str, outcome: Outcome, began: datetime) -> dict[str, Any]:
+    ended = datetime.now(UTC)
+    counts, edits = outcome.get("counts", {}), outcome.get("edits", {})
+    return {
+        **{name: outcome.get(name) for name in ("model", "status", "release", "error", "bytes")},
+        "run_id": run_id,
+        "host": socket.gethostname(),
+        "started_at": began,
+        "ended_at": ended,
+        "duration_s": (ended - began).total_seconds(),
+        "exit_code": outcome.get("exit_code", 0),
+        "new": outcome.get("taken_in", {}).get("new"),
+        **{name: counts.get(name) for name in ("active", "quarantined", "rejected")},
+        **{name: edits.get(name) for name in ("computed", "cached", "short")},
+        "regressions": len(outcome["regressions"]) if "regressions" in outcome else None,
+        "seconds": list(outcome["seconds"].items()),
+        "outcome": json.dumps(outcome, default=str, ensure_ascii=False),
+    }

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +23,8 @@ from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX
 
 Outcome = dict[str, Any]
+# Ends of a night with which nothing is wrong.
+WELL = frozenset({"published", "unchanged", "held"})
 
 
 def write(store: ObjectStore, run_id: str, outcome: Outcome, clock: Clock) -> Outcome:
@@ -41,6 +45,30 @@ def read(store: ObjectStore, run_id: str, model: str) -> Outcome | None:
         found: Outcome = json.loads(table["outcome"][0].as_py())
         return found
     return None
+
+
+def latest(store: ObjectStore, models: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+    """The models' newest records, newest first, back to the last night that went well: rows of NIGHTS.
+
+    Runs that found a model busy are left out: the night was another run's.
+    """
+    names: dict[str, list[str]] = {model: [] for model in models}
+    for info in store.list(NIGHTS_PREFIX):
+        model = PurePosixPath(info.key).parent.name.removeprefix("model=")
+        if model in names:
+            names[model].append(info.key)
+    return {
+        model: list(_back_to_a_good_one(store, sorted(keys, reverse=True))) for model, keys in names.items()
+    }
+
+
+def _back_to_a_good_one(store: ObjectStore, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for name in keys:
+        (row,) = pq.read_table(pa.BufferReader(store.get(name)[0])).to_pylist()
+        if row["status"] != "busy":
+            yield row
+        if row["status"] in WELL:
+            return
 
 
 def key(run_id: str, model: str) -> str:

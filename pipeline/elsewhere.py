@@ -16,7 +16,7 @@ from typing import Any
 from corrigenda.errors import LostNightError
 from corrigenda.pipeline import diary, order
 from corrigenda.pipeline.ingest import read_queue
-from corrigenda.pipeline.night import Night, open_fleet
+from corrigenda.pipeline.night import Night, OpenFleet, open_fleet
 from corrigenda.pipeline.runner import Runner, plainly
 
 Outcome = dict[str, Any]
@@ -29,6 +29,18 @@ def alone(
     fleet = open_fleet(Path(config), layouts, run_id)
     night = Night(fleet, model, run(read_queue, fleet, [fleet.config.model(model).name]))
     return order.attempt(night, lambda one: order.maintain_model(one, run))
+
+
+def correct(fleet: OpenFleet, models: Sequence[str] | None = None, *, dry_run: bool = False) -> Outcome:
+    """The fleet, without an orchestrator: here, or in processes where `[scale]` says so.
+
+    Other engines are an orchestrator's: without one, the models are done here.
+    """
+    scale = fleet.config.scale
+    if scale.engine != "processes":
+        return order.run_fleet(fleet, models, dry_run=dry_run)
+    maintain = unless_quiet(order.maintain_model, in_process)
+    return order.run_fleet(fleet, models, dry_run=dry_run, maintain=maintain, at_once=scale.threads)
 
 
 def unless_quiet(

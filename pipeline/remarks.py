@@ -15,6 +15,10 @@ def remarks_on(outcome: Mapping[str, Any]) -> Iterator[str]:
     yield from map(_contradiction, taken_in.get("contradictions", ()))
     if unknown := taken_in.get("unknown_retracts"):
         yield f"retracted before it was ever asserted: {', '.join(unknown)}"
+    if by := outcome.get("by"):
+        yield f"another run is at work on it: {by}"
+    if outcome["status"] == "held":
+        yield f"held at release {outcome['release']}: {outcome['held']}"
     yield from _crowded(outcome.get("edits") or {})
     yield from map(_regressed, outcome.get("regressions") or ())
 

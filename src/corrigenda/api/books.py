@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from corrigenda.api.opened import store_of
 from corrigenda.api.values import (
     Chapter,
     FleetStatus,
+    LastNight,
     ModelStatus,
     Move,
     QueueProblem,
@@ -17,11 +19,12 @@ from corrigenda.api.values import (
 )
 from corrigenda.config import FleetConfig
 from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError
+from corrigenda.pipeline import diary
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.opening import open_store
-from corrigenda.storage.releases import manifests, refs, snapshots
+from corrigenda.storage.releases import hold, manifests, refs, snapshots
 from corrigenda.storage.releases.refs import Ref
 from corrigenda.storage.releases.snapshots import Episode, Snapshot
 
@@ -54,8 +57,9 @@ def status(fleet: FleetConfig, names: Sequence[str]) -> FleetStatus:
     state = store_of(fleet)
     known, damaged = _snapshots(state, names)
     found = waiting(fleet, state, {name: one.consumed for name, one in known.items()})
+    nights = diary.latest(state, known.keys())
     return FleetStatus(
-        models=tuple(_model_status(state, name, one, found) for name, one in known.items()),
+        models=tuple(_model_status(state, name, one, found, nights[name]) for name, one in known.items()),
         damaged=damaged,
         problems=tuple(QueueProblem(p.file, p.reason, p.detail, p.remedy) for p in found.problems),
         rejects=tuple(rejects(state, found)),
@@ -73,7 +77,10 @@ def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snap
     return found, damaged
 
 
-def _model_status(state: ObjectStore, name: str, snapshot: Snapshot, found: Intake) -> ModelStatus:
+def _model_status(
+    state: ObjectStore, name: str, snapshot: Snapshot, found: Intake, nights: Sequence[Mapping[str, Any]]
+) -> ModelStatus:
+    held = hold.read(state, name)
     ref, canary = snapshot.seen.ref, refs.read(state, name, "canary").ref
     new = found.of(name)
     return ModelStatus(
@@ -85,7 +92,17 @@ def _model_status(state: ObjectStore, name: str, snapshot: Snapshot, found: Inta
         ledger={str(state): count for state, count in snapshot.ledger.counts.items()},
         waiting_rows=new.rows.num_rows,
         waiting_files=len(new.files),
+        night=_last_night(nights),
+        held=f"at {held.release} by {held.who}: {held.why}" if held else None,
     )
+
+
+def _last_night(nights: Sequence[Mapping[str, Any]]) -> LastNight | None:
+    if not nights:
+        return None
+    well = [night["ended_at"] for night in nights if night["status"] in diary.WELL]
+    facts = {name: nights[0][name] for name in ("run_id", "status", "ended_at", "duration_s", "error")}
+    return LastNight(**facts, went_well_at=well[0] if well else None)
 
 
 def log(state: ObjectStore, model: str) -> Iterator[Move]:

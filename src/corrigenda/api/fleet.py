@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from corrigenda.storage.delivery.pull import Pulled
     from corrigenda.storage.objects.interface import ObjectStore
     from corrigenda.storage.releases.gc import Plan
+    from corrigenda.storage.releases.hold import Hold
 
 
 class Fleet:
@@ -195,6 +196,19 @@ class Fleet:
         from corrigenda.api import releases
 
         return releases.rollback(self.store, model, to=to, reason=reason)
+
+    def hold(self, model: str, *, at: int | None = None, why: str = "") -> Hold:
+        """Keep `latest` at a release, over nights, until `lift` is called; default: where it is now."""
+        from corrigenda.storage.releases import hold
+        from corrigenda.storage.releases.lease import person
+
+        return hold.place(self.store, self.config.model(model).name, at=at, why=why, who=person())
+
+    def lift(self, model: str) -> Hold | None:
+        """End a hold: the next night publishes again. The hold that there was; None when there was none."""
+        from corrigenda.storage.releases import hold
+
+        return hold.lift(self.store, self.config.model(model).name)
 
     def sign(self, target: str, key: Path | str | None = None) -> values.Signed:
         """Sign a release that was published without a key; default: with the fleet's."""

@@ -25,7 +25,7 @@ def run(
         from corrigenda.flows.embedded import run_flow
 
         return FleetRun.of(run_flow(config, fleet.root, models, dry_run=dry_run, layouts=layouts))
+    from corrigenda.pipeline.elsewhere import correct
     from corrigenda.pipeline.night import open_fleet
-    from corrigenda.pipeline.order import run_fleet
 
-    return FleetRun.of(run_fleet(open_fleet(config, layouts), models, dry_run=dry_run))
+    return FleetRun.of(correct(open_fleet(config, layouts), models, dry_run=dry_run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -99,6 +100,21 @@ class QueueProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class LastNight:
+    """How a model's last night ended, and when one went well; times are in UTC.
+
+    went_well_at   None when none did
+    """
+
+    run_id: str
+    status: str
+    ended_at: datetime
+    duration_s: float
+    error: str | None
+    went_well_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """Where a model stands.
 
@@ -106,6 +122,8 @@ class ModelStatus:
     since            when `latest` moved there, ISO 8601, UTC
     ledger           corrections by state
     waiting_rows, waiting_files   of the queue, for the next run
+    night                         its last night; None before the first
+    held                          why nothing new is published; None where it is
     """
 
     model: str
@@ -116,6 +134,8 @@ class ModelStatus:
     ledger: Mapping[str, int]
     waiting_rows: int
     waiting_files: int
+    night: LastNight | None = None
+    held: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,11 +307,14 @@ class Card:
 class ModelRun(_OfRow):
     """What a run did for one model; what does not apply is None.
 
-    status      published, unchanged, failed, dry run, or dry run, not registered yet
+    status      published, unchanged, busy, held, failed, dry run, or dry run, not registered yet
     release     the one that stands now
     taken_in    what came from the queue, in figures
     counts      corrections by state
     edits       targets `computed` and `cached`, and how many corrections fell `short`
+    quarantined corrections that were sent out tonight, and why
+    held, by    why nothing is published while it is held; who is at work on a model that is busy
+    seconds     by stage; bytes: what a host pulls that has the release before
     error       why it failed; exit_code is what the command line would end with
     remarks     sentences for people, about what is no error
     """
@@ -306,6 +329,11 @@ class ModelRun(_OfRow):
     edits: Mapping[str, int] | None = None
     layers: LayerScores | None = None
     regressions: tuple[Mapping[str, Any], ...] | None = None
+    quarantined: tuple[Mapping[str, Any], ...] | None = None
+    held: str | None = None
+    by: str | None = None
+    seconds: Mapping[str, float] | None = None
+    bytes: int | None = None
     error: str | None = None
     exit_code: int | None = None
     remarks: tuple[str, ...] = ()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json as jsonlib
 from collections import Counter
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corrigenda.cli import history
+from corrigenda.cli import history, monitoring
 from corrigenda.cli.app import CONFIG, DEFAULT_CONFIG, JSON
 from corrigenda.cli.tables import pairs, print_table
 
 if TYPE_CHECKING:
     from corrigenda.api.values import FleetStatus, ModelStatus
+
+
+COLUMNS = ("model", "latest", "canary", "since", "layer", "last night", "held", "ledger", "waiting")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,23 +29,44 @@ def register(app: typer.Typer) -> None:
 def status(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="One model only.")] = None,
     rejects: Annotated[bool, typer.Option("--rejects", help="List every rejected row.")] = False,
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            "--max-age",
+            metavar="26h",
+            help="Exit code 6 unless every model had a good night since, and last.",
+        ),
+    ] = None,
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Metrics in Prometheus' text format on stdout.")
+    ] = False,
     config: CONFIG = DEFAULT_CONFIG,
     json: JSON = False,
 ) -> None:
-    """Refs, ledger counts, what waits in the queue, what was rejected, and files that cannot be read.
+    """The fleet at a glance: releases, last nights, holds, ledgers, what waits, and what was rejected.
 
     Examples:
       corrigenda status
       corrigenda status smollm2-135m --json
       corrigenda status --rejects
+      corrigenda status --max-age 26h
+      corrigenda status --prometheus > /var/lib/node_exporter/corrigenda.prom
     """
     from corrigenda.api.fleet import Fleet
 
+    longest = monitoring.age(max_age) if max_age else None
     found = Fleet.open(config).status(model)
-    if json:
-        print(jsonlib.dumps(_as_json(found, rejects), ensure_ascii=False))
+    if prometheus:
+        print(monitoring.prometheus(found), end="")
+    elif json:
+        print(jsonlib.dumps(_as_json(found, rejects), ensure_ascii=False, default=str))
     else:
         _show(found, rejects)
+    wrong = list(monitoring.amiss(found, longest)) if longest else []
+    for line in wrong:
+        typer.echo(f"warning: {line}", err=True)
+    if wrong:
+        raise typer.Exit(6)
 
 
 def _as_json(found: FleetStatus, every: bool) -> dict[str, Any]:
@@ -52,7 +77,7 @@ def _as_json(found: FleetStatus, every: bool) -> dict[str, Any]:
 
 
 def _show(found: FleetStatus, every: bool) -> None:
-    print_table(["model", "latest", "canary", "since", "layer", "ledger", "waiting"], map(_row, found.models))
+    print_table(COLUMNS, map(_row, found.models))
     for name, fault in found.damaged.items():
         typer.echo(f"warning: {name}: {fault}", err=True)
     for problem in found.problems:
@@ -68,4 +93,10 @@ def _show(found: FleetStatus, every: bool) -> None:
 def _row(one: ModelStatus) -> dict[str, Any]:
     held = {state: count for state, count in one.ledger.items() if count}
     shown = {"since": (one.since or "")[:19], "waiting": one.waiting_rows, "ledger": pairs(held)}
-    return asdict(one) | shown
+    return asdict(one) | shown | {"last night": _night(one)}
+
+
+def _night(one: ModelStatus) -> str:
+    if one.night is None:
+        return ""
+    return f"{one.night.status} {monitoring.told(datetime.now(UTC) - one.night.ended_at)} ago"

@@ -90,7 +90,7 @@ def sql_columns() -> str:
     """The columns of every table that SQL sees, with their meaning."""
     return "\n".join(
         f"### `{name}`\n\n{_columns(schema)}"
-        for name, schema in (("rows", tables.ROWS), ("verdicts", tables.VERDICTS))
+        for name, schema in (("rows", tables.ROWS), ("verdicts", tables.VERDICTS), ("nights", tables.NIGHTS))
     )
 
 

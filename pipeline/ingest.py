@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.pipeline.night import Night, OpenFleet
 from corrigenda.storage.corrections import intake, ledger
 from corrigenda.storage.corrections.intake import Intake
@@ -33,8 +35,14 @@ class Plan:
 
 
 def read_queue(fleet: OpenFleet, models: Sequence[str], *, dry_run: bool = False) -> Intake:
-    """Look for what is new for the models; rejects go on record unless this is a dry run."""
-    consumed = {name: snapshots.current(fleet.store, name).consumed for name in models}
+    """Look for what is new for the models; rejects go on record unless this is a dry run.
+
+    A model whose ref or books are damaged takes nothing in; its own night says why.
+    """
+    consumed = {}
+    for name in models:
+        with suppress(CorruptBlobError, NotFoundError):
+            consumed[name] = snapshots.current(fleet.store, name).consumed
     found = intake.look(fleet.queue, fleet.store, fleet.config, consumed)
     if not dry_run:
         intake.record(fleet.queue, fleet.store, found)

@@ -21,6 +21,8 @@ from corrigenda.storage.objects.opening import open_store
 from corrigenda.storage.releases import lease
 from corrigenda.storage.releases.signatures import SigningKey
 
+GC_S = 900.0  # seconds that a night waits for a gc that is deleting
+
 
 @dataclass(frozen=True, slots=True)
 class OpenFleet:
@@ -83,9 +85,9 @@ class Night:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Be the only writer of this model. Raises BusyError when another run holds it."""
+        """Be the only writer of this model, when gc is through. Raises BusyError when another run holds it."""
         owner = f"{lease.person()}@{socket.gethostname()}:{os.getpid()}:{self.fleet.run_id}"
-        with lease.hold(self.store, self.name, owner):
+        with lease.hold(self.store, self.name, owner, patience_s=GC_S):
             yield
 
 

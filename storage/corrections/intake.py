@@ -105,18 +105,20 @@ class Intake:
         return sum(table.num_rows for table in self.rejects.values())
 
     def of(self, model: str) -> ModelIntake:
-        """What is new for one model. Rows are picked on demand: fifty models cost no fifty copies."""
-        wanted = pa.array([self.digests[digest] for digest in sorted(self.wanted[model])], pa.int32())
-        chosen = pa.array(sorted(self.selectors[model]), pa.string())
+        """What is new for one model; nothing for one that was not looked for.
+
+        Rows are picked on demand: fifty models cost no fifty copies.
+        """
+        new = self.wanted.get(model, set())
+        wanted = pa.array([self.digests[digest] for digest in sorted(new)], pa.int32())
+        chosen = pa.array(sorted(self.selectors.get(model, ())), pa.string())
         picked = [
             table.filter(pc.and_(pc.is_in(table["model"], chosen), pc.is_in(table["file"], wanted)))
             for table in self.rows
         ]
         rows = pa.concat_tables([_no_rows(), *picked])
         digests = pa.array(list(self.digests), pa.string()).take(rows["file"].combine_chunks())
-        return ModelIntake(
-            model, rows.drop_columns("file").append_column("file", digests), frozenset(self.wanted[model])
-        )
+        return ModelIntake(model, rows.drop_columns("file").append_column("file", digests), frozenset(new))
 
 
 def nothing(models: Iterable[str]) -> Intake:

@@ -53,9 +53,9 @@ def key(digest: str) -> str:
 
 
 def put(store: ObjectStore, body: bytes) -> BlobRef:
-    """Store `body` under its own name; what is there already is not sent again."""
+    """Store `body` under its own name; what is there already is not sent again, and is young again."""
     ref = BlobRef(sha256_hex(body), len(body))
-    if not _present(store, ref):
+    if not _revived(store, ref):
         store.create(key(ref.digest), body)
     return ref
 
@@ -63,7 +63,7 @@ def put(store: ObjectStore, body: bytes) -> BlobRef:
 def put_file(store: ObjectStore, path: Path) -> BlobRef:
     """`put` with a file's bytes, streamed twice: once to know the name, once to send."""
     ref = ref_of_file(path)
-    if not _present(store, ref):
+    if not _revived(store, ref):
         store.create_from_file(key(ref.digest), path)
     return ref
 
@@ -139,6 +139,11 @@ def _present(store: ObjectStore, ref: BlobRef) -> bool:
     if found is not None and found.size != ref.size:
         raise corrupt(store, ref.digest)
     return found is not None
+
+
+def _revived(store: ObjectStore, ref: BlobRef) -> bool:
+    """Whether the blob is there; gc, which may have marked it, then finds it changed and leaves it."""
+    return _present(store, ref) and store.touch(key(ref.digest))
 
 
 def corrupt(store: ObjectStore, digest: str) -> CorruptBlobError:

@@ -7,12 +7,13 @@ cost time, never a wrong result.
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 
 from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.facts import sha256_hex
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
-from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 
 PREFIX = "cache/"
 
@@ -67,9 +68,18 @@ def _write(store: ObjectStore, key: str, body: bytes) -> None:
             store.replace(key, index, version=version)
 
 
+def digest_of_entry(store: ObjectStore, info: ObjectInfo) -> str | None:
+    """The blob that an index object names; None when it is damaged. A pack's is its name: nothing is read."""
+    name = PurePosixPath(info.key)
+    if name.parts[2:3] == ("packs",) and blobs.is_digest(name.name):
+        return name.name
+    ref = parse_index(store.get(info.key)[0])
+    return ref.digest if ref else None
+
+
 def parse_index(body: bytes) -> BlobRef | None:
     """The blob that an index object names; None when it is damaged."""
     try:
         return BlobRef.from_json(json.loads(body))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None

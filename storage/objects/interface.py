@@ -7,6 +7,8 @@ All that corrigenda stores is immutable but for refs, leases and cache indexes; 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +17,28 @@ from typing import Protocol
 from corrigenda.errors import UsageError
 
 CHUNK = 1 << 20  # bytes; what a stream yields at most
+BROKEN = "broken link"  # the version of what a listing shows and nobody can read
+
+_essential: ContextVar[bool] = ContextVar("essential", default=False)
+
+
+@contextmanager
+def essential() -> Iterator[None]:
+    """Writes in the block may use the space that a store keeps aside for a full disk.
+
+    For the few small ones without which nothing can be freed or undone: leases and moves of refs.
+    """
+    before = _essential.get()
+    _essential.set(True)
+    try:
+        yield
+    finally:
+        _essential.set(before)
+
+
+def is_essential() -> bool:
+    """Whether the caller is in such a block."""
+    return _essential.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +112,25 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove one object; removing what is not there is no error."""
+        ...
+
+    def touch(self, key: str) -> bool:
+        """Let an object be as young as if it had been written now; False when there is none."""
+        ...
+
+    def delete_unchanged(self, info: ObjectInfo) -> bool:
+        """Remove the object that a listing told of, unless it was written or touched since.
+
+        Returns whether it is gone: False when it was left alone.
+        """
+        ...
+
+    def sweep(self, before: datetime) -> None:
+        """Remove what killed writers left half-written before then; no listing shows it."""
+        ...
+
+    def clock(self) -> datetime:
+        """What time it is by the clock that dates the objects: the only one to judge their age by, UTC."""
         ...
 
 

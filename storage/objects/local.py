@@ -2,7 +2,8 @@
 
 Creation is atomic between processes by `link(2)`, replacement by a lock and `rename(2)`. Locks are the
 kernel's (`flock`), so that a killed process leaves none behind; what it may leave is a file in `.tmp`,
-which no listing shows and `gc` removes.
+which no listing shows and `gc` removes. Some space is kept aside in `.reserve`: on a full disk, leases and
+moves of refs are written there, so that gc and rollback work where they are needed most.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from corrigenda.errors import CorrigendaError, NotFoundError, SetupError, StorageError
 from corrigenda.facts import sha256_hex
-from corrigenda.storage.objects.interface import ObjectInfo, checked_key
+from corrigenda.storage.objects.interface import BROKEN, ObjectInfo, checked_key, is_essential
 
 SCRATCH = ".tmp"
 LOCKS = ".locks"
+RESERVE = ".reserve"
+RESERVED_BYTES = 32 << 10  # some leases, refs and the scratch files beside them
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,10 @@ class LocalStore:
                     remedy="Check `url` in fleet.toml, or make it with `corrigenda run`",
                     path=str(root),
                 )
-        return cls(root)
+        store = cls(root)
+        if create:
+            store._keep_reserve()
+        return store
 
     @property
     def url(self) -> str:
@@ -88,26 +96,15 @@ class LocalStore:
         return self._create(key, lambda scratch: _copied(path, scratch))
 
     def replace(self, key: str, body: bytes, *, version: str) -> str | None:
-        with _explained(self.root), self._locked(key), self._scratch() as scratch:
-            target = self._path(key)
-            if not target.is_file() or sha256_hex(target.read_bytes()) != version:
-                return None
-            scratch.write_bytes(body)
-            _sync(scratch)
-            scratch.replace(target)
-            _sync(target.parent)
-            return sha256_hex(body)
+        return self._writing(lambda: self._replace(key, body, version))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         start = self.root / prefix.rpartition("/")[0]
         with _explained(self.root):
             for path in _files(start):
                 key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix):
-                    try:
-                        yield _info(key, path.stat())
-                    except FileNotFoundError:
-                        continue  # removed since the directory was read
+                if key.startswith(prefix) and (info := _listed(key, path)):
+                    yield info
 
     def copy(self, source: str, target: str) -> None:
         with self._reading(source) as path, self._scratch() as scratch:
@@ -120,6 +117,43 @@ class LocalStore:
     def delete(self, key: str) -> None:
         with _explained(self.root):
             self._path(key).unlink(missing_ok=True)
+
+    def touch(self, key: str) -> bool:
+        path = self._path(key)
+        with _explained(self.root):
+            try:
+                with _alone_in(path.parent):
+                    _renew(path)
+                    return True
+            except _GONE:
+                return False
+
+    def delete_unchanged(self, info: ObjectInfo) -> bool:
+        path = self._path(info.key)
+        with _explained(self.root):
+            try:
+                with _alone_in(path.parent):
+                    if _info(info.key, path.stat()).version != info.version:
+                        return False
+                    path.unlink()
+                    return True
+            except _GONE:
+                return True
+
+    def clock(self) -> datetime:
+        """The file system's time, which may be a server's: that of a file written now."""
+        try:
+            with self._scratch() as scratch:
+                scratch.touch()
+                return datetime.fromtimestamp(scratch.stat().st_mtime, UTC)
+        except OSError:  # nothing can be written, so nothing will be deleted by what this says
+            return datetime.now(UTC)
+
+    def sweep(self, before: datetime) -> None:
+        with _explained(self.root):
+            for path in self.scratch_files():
+                if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
+                    path.unlink(missing_ok=True)
 
     def scratch_files(self) -> Iterator[Path]:
         """What killed processes left half-written."""
@@ -134,20 +168,51 @@ class LocalStore:
         self._path(key).parent.mkdir(parents=True, exist_ok=True)
 
     def _create(self, key: str, write: Callable[[Path], str]) -> str | None:
+        return self._writing(lambda: self._link(key, write))
+
+    def _link(self, key: str, write: Callable[[Path], str]) -> str | None:
         target = self._path(key)
-        with _explained(self.root):
-            if target.exists():
+        if target.exists():
+            return None
+        with self._scratch() as scratch:
+            version = write(scratch)
+            _sync(scratch)
+            self._parent(key)
+            try:
+                os.link(scratch, target)
+            except FileExistsError:
                 return None
-            with self._scratch() as scratch:
-                version = write(scratch)
-                _sync(scratch)
-                self._parent(key)
-                try:
-                    os.link(scratch, target)
-                except FileExistsError:
-                    return None
-                _sync(target.parent)
-                return version
+            _sync(target.parent)
+            return version
+
+    def _replace(self, key: str, body: bytes, version: str) -> str | None:
+        with self._locked(key), self._scratch() as scratch:
+            target = self._path(key)
+            if not target.is_file() or sha256_hex(target.read_bytes()) != version:
+                return None
+            scratch.write_bytes(body)
+            _sync(scratch)
+            scratch.replace(target)
+            _sync(target.parent)
+            return sha256_hex(body)
+
+    def _writing(self, act: Callable[[], str | None]) -> str | None:
+        """What is essential gets the reserve when the disk is full."""
+        with _explained(self.root):
+            try:
+                return act()
+            except OSError as fault:
+                if fault.errno not in _FULL or not is_essential():
+                    raise
+                (self.root / RESERVE).unlink()  # raises when it is used up: the disk is full, then
+                return act()
+
+    def _keep_reserve(self) -> None:
+        """Fill the reserve where there is none; where there is no space or right to, there will be none."""
+        with suppress(OSError):
+            if shutil.disk_usage(self.root).free > 4 * RESERVED_BYTES:
+                with (self.root / RESERVE).open("xb") as file:
+                    file.write(os.urandom(RESERVED_BYTES))
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -184,22 +249,70 @@ class LocalStore:
 
 
 def _info(key: str, stat: os.stat_result) -> ObjectInfo:
-    version = f"{stat.st_mtime_ns:x}-{stat.st_ino:x}-{stat.st_size:x}"
+    # The change time, too: a file that is written anew in its place may keep all the rest.
+    version = f"{stat.st_mtime_ns:x}-{stat.st_ctime_ns:x}-{stat.st_ino:x}-{stat.st_size:x}"
     return ObjectInfo(key, stat.st_size, version, datetime.fromtimestamp(stat.st_mtime, UTC))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below `folder` in the order of their keys; names that begin with a dot are hidden."""
+def _listed(key: str, path: Path) -> ObjectInfo | None:
+    """What a listing says of a file; None when it was removed since the directory was read."""
     try:
+        return _info(key, path.stat())
+    except FileNotFoundError:
+        if not path.is_symlink():
+            return None
+        return replace(_info(key, path.lstat()), size=0, version=BROKEN)
+
+
+def _files(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """All files below `folder` in the order of their keys; names that begin with a dot are hidden.
+
+    Links are followed, as reading follows them: what can be read is listed. One that leads nowhere is listed
+    too, so that nobody takes what it stood for as gone for good.
+
+    above   device and inode of the folders that lead here
+    """
+    try:
+        here = folder.stat()
         entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
+    except _GONE:
         return
+    place = (here.st_dev, here.st_ino)
+    if place in above:
+        raise OSError(errno.ELOOP, "a link leads back to a folder above it", str(folder))
     # A directory sorts as its keys do: with the slash that follows its name.
     for entry in sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir()):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
-        elif entry.is_file():
+        if entry.is_dir():
+            yield from _files(Path(entry.path), above | {place})
+        elif entry.is_file() or entry.is_symlink():
             yield Path(entry.path)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time changes the age of this folder's files, or removes them by it.
+
+    The folder itself is locked: that needs no space. Raises FileNotFoundError when there is none.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _renew(path: Path) -> None:
+    """Let a file be written now, by the file system's clock."""
+    try:
+        os.utime(path)
+    except PermissionError:  # another user's file in a shared store: a copy of it takes its place
+        copy = path.with_name(f".{secrets.token_hex(8)}")
+        try:
+            shutil.copyfile(path, copy)
+            copy.replace(path)
+        finally:
+            copy.unlink(missing_ok=True)
 
 
 def _copied(source: Path, target: Path) -> str:

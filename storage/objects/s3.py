@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -25,8 +27,10 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ResponseStreamingError,
 )
 
 from corrigenda.config import Location
@@ -40,7 +44,10 @@ COPY_PART = 1 << 30
 WORKERS = 4  # parts of one object at a time
 CONNECTIONS = 32
 ATTEMPTS = 5  # the client's own, with jittered backoff
+READS = 4  # of one small object, when its body is cut
+PAUSE_S = 0.1  # before the second read; doubles, with jitter
 
+T = TypeVar("T")
 _Part = dict[str, Any]  # an uploaded part, as complete_multipart_upload wants it
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
@@ -88,14 +95,20 @@ class S3Store:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def get(self, key: str) -> tuple[bytes, str]:
-        with self._explained(key):
+        def read() -> tuple[bytes, str]:
             answer = self.client.get_object(Bucket=self.bucket, Key=self._key(key))
             return answer["Body"].read(), str(answer["ETag"])
 
-    def get_range(self, key: str, start: int, stop: int) -> bytes:
         with self._explained(key):
+            return _whole(read)
+
+    def get_range(self, key: str, start: int, stop: int) -> bytes:
+        def read() -> bytes:
             body = self._open(key, start, stop)
             return bytes(body.read()) if body else b""
+
+        with self._explained(key):
+            return _whole(read)
 
     def read_into(self, key: str, start: int, view: memoryview) -> int:
         done = 0
@@ -151,8 +164,10 @@ class S3Store:
             raise self._missing(source)
         origin = {"Bucket": self.bucket, "Key": self._key(source)}
         if found.size <= COPY_LIMIT:
+            # A copy onto itself is refused unless something is said to change.
+            how = {"MetadataDirective": "REPLACE"} if source == target else {}
             with self._explained(target, writing=True):
-                self.client.copy_object(Bucket=self.bucket, Key=self._key(target), CopySource=origin)
+                self.client.copy_object(Bucket=self.bucket, Key=self._key(target), CopySource=origin, **how)
             return
         size = found.size
 
@@ -173,12 +188,40 @@ class S3Store:
         with self._explained(key, writing=True):
             self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
 
-    def clock_offset_s(self) -> float:
-        """The server's clock minus ours, in seconds."""
+    def touch(self, key: str) -> bool:
+        try:
+            self.copy(key, key)
+        except NotFoundError:
+            return False
+        return True
+
+    def delete_unchanged(self, info: ObjectInfo) -> bool:
+        """S3 knows no deletion by age, so this looks and deletes at once; leases keep writers out between."""
+        now = self.stat(info.key)
+        if now is not None and (now.modified.replace(microsecond=0), now.size) != (
+            info.modified.replace(microsecond=0),
+            info.size,
+        ):
+            return False
+        self.delete(info.key)
+        return True
+
+    def sweep(self, before: datetime) -> None:
+        """Uploads in parts that nobody has ended cost space, too."""
+        where = {"Bucket": self.bucket, "Prefix": self.prefix}
+        with self._explained(""):
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(**where):
+                for found in page.get("Uploads", ()):
+                    if found["Initiated"] < before:
+                        self.client.abort_multipart_upload(
+                            Bucket=self.bucket, Key=found["Key"], UploadId=found["UploadId"]
+                        )
+
+    def clock(self) -> datetime:
         with self._explained(""):
             answer = self.client.head_bucket(Bucket=self.bucket)
             said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-            return parsedate_to_datetime(said).timestamp() - time.time() if said else 0.0
+            return parsedate_to_datetime(said) if said else datetime.now(UTC)
 
     def md5_of(self, info: ObjectInfo) -> str | None:
         """The MD5 of a listed object where its ETag is one: not of uploads in parts or under a KMS key."""
@@ -326,6 +369,18 @@ def _code(fault: ClientError) -> str:
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = str(answer.get("Error", {}).get("Code", status))
     return str(status) if status >= 500 else code
+
+
+def _whole(read: Callable[[], T]) -> T:
+    """`read` again when the line is cut within the body: the client itself repeats nothing by then."""
+    for attempt in range(READS):
+        try:
+            return read()
+        except (IncompleteReadError, ResponseStreamingError):
+            if attempt == READS - 1:
+                raise
+            time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
 
 
 def _sha256(body: bytes) -> str:

@@ -5,10 +5,10 @@ A check that fails is a finding, never an exception: the doctor goes on to the n
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from corrigenda.errors import CorrigendaError, CorruptBlobError, NotFoundError
@@ -16,8 +16,6 @@ from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.conditional_writes import require_conditional_writes
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.objects.local import LocalStore
-from corrigenda.storage.objects.s3 import S3Store
 from corrigenda.storage.releases import history, layouts, lease, manifests, refs
 from corrigenda.storage.releases.manifests import Release
 
@@ -40,11 +38,10 @@ def examine(store: ObjectStore, *, deep: bool = False) -> Iterator[Finding]:
 
     deep   read and hash every blob that a release needs, instead of comparing sizes
     """
-    yield _tried(store.url, "honours conditional writes", lambda: require_conditional_writes(store))
-    if isinstance(store, LocalStore):
-        yield _tried(store.url, "can be read and written", lambda: _round_trip(store))
-    if isinstance(store, S3Store):
-        yield from _clock(store)
+    yield _tried(
+        store.url, "can be written, and honours conditions", lambda: require_conditional_writes(store)
+    )
+    yield from _clock(store)
     seen: dict[BlobRef, Finding | None] = {}
     try:
         names = manifests.models(store)
@@ -78,10 +75,10 @@ def _model(
                     yield from _release(store, release, seen, deep)
         except CorrigendaError as fault:
             yield _fault(f"{model}@{name}", fault)
-    holder = lease.read(store, model)
-    if holder:
-        left = holder.expires_at - time.time()
-        yield Finding("ok", model, f"is being worked on by {holder.owner}, lease for {left:.0f} s more")
+    held = lease.look(store, model)
+    if held.holder:
+        what = f"is being worked on by {held.holder.owner}, lease for {held.left_s:.0f} s more"
+        yield Finding("ok", model, what)
 
 
 def _numbered(store: ObjectStore, model: str) -> Iterator[Finding]:
@@ -140,9 +137,9 @@ def _hashes(store: ObjectStore, ref: BlobRef) -> bool:
     return True
 
 
-def _clock(store: S3Store) -> Iterator[Finding]:
+def _clock(store: ObjectStore) -> Iterator[Finding]:
     try:
-        off = store.clock_offset_s()
+        off = (store.clock() - datetime.now(UTC)).total_seconds()
     except CorrigendaError as fault:
         yield _fault(store.url, fault)
         return
@@ -150,15 +147,6 @@ def _clock(store: S3Store) -> Iterator[Finding]:
         yield Finding(
             "warning", store.url, f"its clock is {off:+.0f} s off ours", "Let NTP set this machine's clock"
         )
-
-
-def _round_trip(store: LocalStore) -> None:
-    key = f"probes/doctor-{time.time_ns()}"
-    try:
-        store.create(key, b"doctor")
-        store.get(key)
-    finally:
-        store.delete(key)
 
 
 def _tried(subject: str, what: str, check: Callable[[], None]) -> Finding:

@@ -1,37 +1,47 @@
 """What may be deleted from a store: bytes that no kept release, ref or cache entry can reach.
 
-Marks from the refs through the history, keeps everything younger than the grace period (a run that is
-going on has written blobs that nothing names yet), and while it deletes, it holds every model's lease.
+Marks from the refs through the history, and keeps everything younger than the grace period: a run that is
+going on has written blobs that nothing names yet. Ages are told by the store's own clock. Deletion has two
+phases: what is marked is looked at again after a wait, while no writer is at work; it goes if it is still
+doomed and nobody has written or revived it. Damage in one model keeps all of that model, and nobody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from corrigenda.errors import CorruptBlobError, NotFoundError
+from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError
 from corrigenda.storage.objects import blobs, cache
-from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
-from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.objects.interface import BROKEN, ObjectInfo, ObjectStore
 from corrigenda.storage.releases import history, layouts, lease, manifests, refs
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.refs import Ref
 
 GRACE = timedelta(days=7)
+REF_BYTES = 16 << 10  # what is no larger may be an old ref, of a model whose log cannot be read
+BATCH = 64  # objects that are handed to the workers together
+WORKERS = 8  # deletions at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What gc found. `doomed` may go; sizes in bytes."""
+    """What gc found. `doomed` may go; sizes in bytes.
+
+    damaged   per model whose refs or manifests are damaged: what is wrong; nothing of it may go
+    """
 
     doomed: tuple[ObjectInfo, ...]
     kept_blobs: int
     kept_bytes: int
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def doomed_bytes(self) -> int:
@@ -46,112 +56,202 @@ class Policy:
     releases   how many of a model's newest releases are kept besides release 0 and what the refs
                point to; None: the whole history
     cache_age  cache entries older than this go, too; None: all are kept
+    wait       between marking and deleting: writers who are late still save what they name
     """
 
     grace: timedelta = GRACE
     releases: int | None = None
     cache_age: timedelta | None = None
+    wait: timedelta = timedelta()
 
 
-def plan(store: ObjectStore, policy: Policy | None = None) -> Plan:
+@dataclass(slots=True)
+class _Kept:
+    """What is in use: digests of blobs and manifests; keys of numbered manifests; where refs point."""
+
+    digests: set[str] = field(default_factory=set)
+    numbered: set[str] = field(default_factory=set)
+    current: set[tuple[str, int]] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    def add(self, release: Release) -> None:
+        self.digests |= {release.digest, *(ref.digest for ref in release.blobs)}
+        # These may name blobs, too; to keep too much does no harm. Not the provenance, which names
+        # the parent: a manifest whose files are gone would look like a damaged release.
+        self.digests |= set(_digests_in([dict(release.settings), dict(release.counts), dict(release.gates)]))
+        self.numbered.add(manifests.key(release.model, release.number))
+
+
+def plan(store: ObjectStore, policy: Policy | None = None, *, now: datetime | None = None) -> Plan:
     """What may be deleted now. Reads only.
 
-    Raises CorruptBlobError when a ref or a manifest is damaged: what it kept alive is not known then.
+    now   by the store's clock; None: ask it
+
+    Raises CorruptBlobError when so much of a model is damaged that nobody can say what it keeps alive, and
+    SetupError when a link in the store leads nowhere: what it stood for is not gone.
     """
     policy = policy or Policy()
-    before = datetime.now(UTC) - policy.grace
-    marked, numbered = _mark_releases(store, policy.releases, before)
-    named = (info for model in manifests.models(store) for info in _manifest_objects(store, model))
-    doomed = [info for info in named if info.key not in numbered and info.modified < before]
-    doomed += _signatures_of_others(store, marked, before)
-    doomed += _old_prefixes(store, before)
-    stale, alive = _sort_cache(store, policy)
-    marked |= alive
-    kept = size = 0
-    for info in store.list(blobs.PREFIX):
-        if info.key.rpartition("/")[2] in marked or info.modified >= before:
-            kept, size = kept + 1, size + info.size
+    before = (now or store.clock()) - policy.grace
+    models = _by_model(store)
+    kept = _Kept()
+    for model, objects in models.items():
+        _mark(store, model, objects, policy.releases, before, kept)
+    doomed = [
+        info for objects in models.values() for info in _unkept(objects, kept) if info.modified < before
+    ]
+    doomed += _old_prefixes(store, kept.current, before)
+    stale, alive = _sort_cache(store, policy, before)
+    count = size = 0
+    for info in _whole_links(store.list(blobs.PREFIX)):
+        digest = info.key.rpartition("/")[2]
+        may_be_a_move = kept.damaged and info.size <= REF_BYTES
+        if digest in kept.digests or digest in alive or info.modified >= before or may_be_a_move:
+            count, size = count + 1, size + info.size
         else:
             doomed.append(info)
-    return Plan((*stale, *doomed), kept, size)
+    return Plan((*stale, *doomed), count, size, kept.damaged)
 
 
-def collect(store: ObjectStore, policy: Policy | None = None) -> Plan:
-    """Delete what `plan` finds, while no run is at work on any model.
+def collect(
+    store: ObjectStore, policy: Policy | None = None, *, sleep: Callable[[float], None] = time.sleep
+) -> Plan:
+    """Delete what `plan` finds, in two phases, the second while nobody writes; the plan of what is gone.
 
-    Raises LostRaceError when one is.
+    Raises BusyError when a run is at work; LostRaceError when the lease is lost meanwhile (what has gone by
+    then was doomed); whatever `plan` raises.
     """
     policy = policy or Policy()
-    with ExitStack() as held:
-        for model in manifests.models(store):
-            held.enter_context(lease.hold(store, model, "gc"))
-        found = plan(store, policy)
-        for info in found.doomed:
-            store.delete(info.key)
-        if isinstance(store, LocalStore):
-            _sweep_scratch(store, datetime.now(UTC) - policy.grace)
+    agreed = None
+    if policy.wait:
+        agreed = {_state(info) for info in plan(store, policy).doomed}
+        sleep(policy.wait.total_seconds() if agreed else 0)
+    with lease.hold_store(store, f"gc by {lease.person()}") as held:
+        written = store.stat(lease.STORE)
+        found = plan(store, policy, now=written.modified if written else None)
+        doomed = [info for info in found.doomed if agreed is None or _state(info) in agreed]
+        gone = tuple(_delete(store, held, doomed))
+        store.sweep(store.clock() - policy.grace)
+    return replace(found, doomed=gone)
+
+
+def _delete(store: ObjectStore, held: lease.Lease, doomed: Sequence[ObjectInfo]) -> Iterator[ObjectInfo]:
+    """In order, some at a time, as long as the lease lasts; what is really gone."""
+
+    def delete(info: ObjectInfo) -> bool:
+        held.check()
+        return store.delete_unchanged(info)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for start in range(0, len(doomed), BATCH):
+            batch = doomed[start : start + BATCH]
+            yield from (info for info, gone in zip(batch, pool.map(delete, batch), strict=True) if gone)
+
+
+def _state(info: ObjectInfo) -> tuple[str, str, datetime]:
+    return info.key, info.version, info.modified
+
+
+def _by_model(store: ObjectStore) -> dict[str, list[ObjectInfo]]:
+    """All objects of every model, from one listing."""
+    found: dict[str, list[ObjectInfo]] = defaultdict(list)
+    for info in _whole_links(store.list("models/")):
+        found[info.key.split("/")[1]].append(info)
     return found
 
 
-def _mark_releases(store: ObjectStore, newest: int | None, before: datetime) -> tuple[set[str], set[str]]:
-    """Digests of blobs in use, and the keys of the manifests that are kept."""
-    marked: set[str] = set()
-    numbered: set[str] = set()
-    for model in manifests.models(store):
-        for release in _kept(store, model, newest, before):
-            marked.add(release.digest)
-            marked |= {ref.digest for ref in release.blobs}
-            # These may name blobs, too; to keep too much does no harm. Not the provenance, which names
-            # the parent: a manifest whose files are gone would look like a damaged release.
-            marked |= set(_digests_in([dict(release.settings), dict(release.counts), dict(release.gates)]))
-            numbered.add(manifests.key(model, release.number))
-        for name in refs.NAMES:
-            marked |= {ref.previous for ref in refs.log(store, model, name) if ref.previous}
-    return marked, numbered
+def _whole_links(listed: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
+    for info in listed:
+        if info.version == BROKEN:
+            raise SetupError(
+                "a link in the store leads nowhere, so that nobody can say what is in use",
+                remedy="Mount the disk that it leads to, or remove the link if what it stood for is gone",
+                key=info.key,
+            )
+        yield info
 
 
-def _kept(store: ObjectStore, model: str, newest: int | None, before: datetime) -> Iterator[Release]:
-    """Release 0, the newest of the history behind each ref, what a ref left or was staged just now."""
-    heads = [head.manifest for head in _heads(store, model, before)]
-    for digest in dict.fromkeys(heads):
-        manifests.by_digest(store, digest)  # a missing head is a fault, not the end of a history
-        yield from islice(history.ancestry(store, digest), newest)
-    young = (info for info in _manifest_objects(store, model) if info.modified >= before)
-    yield from (manifests.read(store, model, int(PurePosixPath(info.key).stem)) for info in young)
+def _mark(
+    store: ObjectStore,
+    model: str,
+    objects: Sequence[ObjectInfo],
+    newest: int | None,
+    before: datetime,
+    kept: _Kept,
+) -> None:
+    """Mark what a model keeps; all of it when its refs or their releases are damaged."""
+    numbered = [info for info in objects if _kind(info) == "releases"]
     try:
-        yield manifests.read(store, model, 0)
-    except (NotFoundError, CorruptBlobError):
-        if heads:
-            raise
+        heads = [head for name in refs.NAMES for head in _heads(store, model, name, before)]
+        for digest in dict.fromkeys(head.manifest for head in heads):
+            manifests.by_digest(store, digest)  # a missing head is a fault, not the end of a history
+            for release in islice(history.ancestry(store, digest), newest):
+                kept.add(release)
+        for name in refs.NAMES:
+            kept.digests |= {ref.previous for ref in refs.log(store, model, name) if ref.previous}
+        kept.current |= {(model, head.release) for head in heads}
+    except (CorruptBlobError, NotFoundError) as fault:
+        kept.damaged[model] = str(fault)
+        kept.current |= {(model, number) for number in manifests.numbers(store, model)}
+        kept.digests |= {PurePosixPath(info.key).stem for info in objects if _kind(info) == "signatures"}
+        for info in numbered:
+            kept.add(_numbered(store, info))
+        return
+    for info in numbered:
+        if info.key not in kept.numbered and (info.modified >= before or info.key.endswith("/0.json")):
+            try:
+                kept.add(_numbered(store, info))
+            except CorruptBlobError as fault:  # no ref needs it, or it was marked by its digest
+                kept.damaged[model] = str(fault)
+                kept.numbered.add(info.key)
 
 
-def _heads(store: ObjectStore, model: str, before: datetime) -> Iterator[Ref]:
-    """Where the refs point, or pointed until after `before`: rollbacks err, too."""
-    for name in refs.NAMES:
-        left: datetime | None = None
-        for ref in refs.log(store, model, name):
-            if left is not None and left < before:
-                break
-            yield ref
-            left = datetime.fromisoformat(ref.moved_at)
+def _numbered(store: ObjectStore, info: ObjectInfo) -> Release:
+    """A release by its number, whether or not its blob is there."""
+    try:
+        return manifests.from_bytes(store.get(info.key)[0])
+    except CorruptBlobError as fault:
+        raise CorruptBlobError(
+            "a manifest is damaged, and nobody can say what it keeps alive",
+            remedy="Run `corrigenda doctor --mend`",
+            key=info.key,
+            cause=fault.what,
+        ) from None
 
 
-def _signatures_of_others(store: ObjectStore, kept: set[str], before: datetime) -> Iterator[ObjectInfo]:
-    """Signatures of manifests that are not kept."""
-    for model in manifests.models(store):
-        for info in store.list(f"models/{model}/signatures/"):
-            if PurePosixPath(info.key).stem not in kept and info.modified < before:
-                yield info
+def _heads(store: ObjectStore, model: str, name: str, before: datetime) -> Iterator[Ref]:
+    """Where a ref points, or pointed until after `before`: rollbacks err, too."""
+    ref = refs.read(store, model, name).ref
+    while ref is not None:
+        yield ref
+        past = store.stat(blobs.key(ref.previous)) if ref.previous else None
+        # Its bytes were kept when it was left: both clocks must say that this is long ago.
+        if past is None or max(past.modified, datetime.fromisoformat(ref.moved_at)) < before:
+            return
+        ref = refs.from_bytes(blobs.get(store, str(ref.previous)))
 
 
-def _old_prefixes(store: ObjectStore, before: datetime) -> Iterator[ObjectInfo]:
+def _unkept(objects: Iterable[ObjectInfo], kept: _Kept) -> Iterator[ObjectInfo]:
+    """Manifests, and signatures of manifests, that are not kept."""
+    for info in objects:
+        releases = _kind(info) == "releases" and info.key not in kept.numbered
+        signatures = _kind(info) == "signatures" and PurePosixPath(info.key).stem not in kept.digests
+        if releases or signatures:
+            yield info
+
+
+def _kind(info: ObjectInfo) -> str:
+    """The folder of a model's object."""
+    parts = info.key.split("/")
+    return parts[2] if len(parts) == 4 else ""
+
+
+def _old_prefixes(
+    store: ObjectStore, current: set[tuple[str, int]], before: datetime
+) -> Iterator[ObjectInfo]:
     """Full copies for other readers, of releases that no ref points to: each is as large as a checkpoint.
 
     Nothing is lost with them: they are assembled again from the blobs of a kept release.
     """
-    current = {
-        (model, head.release) for model in manifests.models(store) for head in _heads(store, model, before)
-    }
     for name, objects in layouts.prefixes(store).items():
         if name not in current and all(info.modified < before for info in objects):
             yield from objects
@@ -168,26 +268,16 @@ def _digests_in(value: Any) -> Iterator[str]:
             yield from _digests_in(inner)
 
 
-def _manifest_objects(store: ObjectStore, model: str) -> Iterator[ObjectInfo]:
-    return store.list(f"models/{model}/releases/")
-
-
-def _sort_cache(store: ObjectStore, policy: Policy) -> tuple[list[ObjectInfo], set[str]]:
+def _sort_cache(store: ObjectStore, policy: Policy, before: datetime) -> tuple[list[ObjectInfo], set[str]]:
     """Cache indexes that may go, and the blobs that the others name."""
     stale: list[ObjectInfo] = []
     alive: set[str] = set()
     age = policy.cache_age
-    before = datetime.now(UTC) - max(age, policy.grace) if age is not None else None
-    for info in store.list(cache.PREFIX):
-        ref = cache.parse_index(store.get(info.key)[0])
-        if ref is None or (before is not None and info.modified < before):
+    old = None if age is None else before + policy.grace - max(age, policy.grace)
+    for info in _whole_links(store.list(cache.PREFIX)):
+        digest = cache.digest_of_entry(store, info)
+        if digest is None or (old is not None and info.modified < old):
             stale.append(info)
         else:
-            alive.add(ref.digest)
+            alive.add(digest)
     return stale, alive
-
-
-def _sweep_scratch(store: LocalStore, before: datetime) -> None:
-    for path in store.scratch_files():
-        if datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
-            path.unlink(missing_ok=True)

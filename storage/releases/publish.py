@@ -19,7 +19,16 @@ from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.conditional_writes import require_conditional_writes
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import history, layouts, manifests, refs, safetensors, shards
+from corrigenda.storage.releases import (
+    history,
+    layouts,
+    lease,
+    manifests,
+    refs,
+    safetensors,
+    shards,
+    whole,
+)
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.provenance import statement
 from corrigenda.storage.releases.refs import Ref, Seen
@@ -60,8 +69,20 @@ def register_base(
     Raises UsageError when the name belongs to another base; NotFoundError for a missing tensor; SetupError
     when the store ignores conditional writes.
     """
-    manifests.check_model(model)
     require_conditional_writes(store)
+    with lease.ensure(store, model):
+        return _register(store, model, directory, source, editable, shard_bytes, prepare)
+
+
+def _register(
+    store: ObjectStore,
+    model: str,
+    directory: Path,
+    source: str,
+    editable: Sequence[str],
+    shard_bytes: int,
+    prepare: Callable[[Release], object],
+) -> Release:
     found = safetensors.read_checkpoint(directory)
     alone = list(dict.fromkeys(safetensors.resolve(found, name) for name in editable))
     files, digests = shards.put_shards(store, shards.plan(found, alone, shard_bytes), found)
@@ -81,6 +102,7 @@ def register_base(
     release = replace(release, provenance=statement(release, parent=None, details={}))
     written = _write_base(store, release)
     prepare(written)
+    whole.require(store, written)
     refs.advance(store, model, "latest", seen=seen, to=Ref.to(written, "the base was registered"))
     return written
 
@@ -107,6 +129,18 @@ def stage(
     files      what the candidate consists of, stored already: see `replaced_files`
     parent     the release that `latest` pointed to when this night began
     """
+    with lease.ensure(store, base.model):
+        return _stage(store, base, files, candidate, parent, move_canary)
+
+
+def _stage(
+    store: ObjectStore,
+    base: Release,
+    files: Mapping[str, BlobRef],
+    candidate: Candidate,
+    parent: Release,
+    move_canary: bool,
+) -> Release:
     release = Release(
         model=base.model,
         number=next_number(store, base.model),
@@ -126,7 +160,7 @@ def stage(
     release = replace(release, provenance=statement(release, parent=parent, details=candidate.details))
     written = manifests.write(store, release)
     if move_canary:
-        seen = refs.read(store, base.model, "canary")
+        seen = refs.peek(store, base.model, "canary")
         refs.advance(store, base.model, "canary", seen=seen, to=Ref.to(written, "staged for validation"))
     return written
 
@@ -136,10 +170,15 @@ def promote(store: ObjectStore, release: Release, *, seen: Seen, reason: str = "
 
     seen   `latest` as it was when the run began
 
-    Raises LostRaceError when another run was first; UnknownOutcomeError, after which nothing may be
-    cleaned up.
+    The store must hold the release whole: what this host has cached proves nothing.
+
+    Raises CorruptBlobError when it does not; LostRaceError when another run was first, or the lease that the
+    caller holds was lost; UnknownOutcomeError, after which nothing may be cleaned up.
     """
-    return refs.advance(store, release.model, "latest", seen=seen, to=Ref.to(release, reason))
+    with lease.ensure(store, release.model):
+        refs.require_unmoved(store, release.model, "latest", seen)
+        whole.require(store, release)
+        return refs.advance(store, release.model, "latest", seen=seen, to=Ref.to(release, reason))
 
 
 def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tuple[Release, Seen]:
@@ -148,26 +187,37 @@ def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tu
     Where it is there already, nothing is written.
     Ledger and consumed files move with it: corrections that later releases took in wait in the queue again.
     Where releases of the model are laid out for other readers, the older one is, too, before the ref moves.
+    A damaged `latest` is repaired so: it may point to any release that is whole, for it tells no history.
 
-    Raises NotFoundError when that release was never published; LostRaceError.
+    Raises NotFoundError when that release was never published, CorruptBlobError when it is not whole any
+    more, BusyError when a run is at work; LostRaceError.
     """
-    seen = refs.read(store, model, "latest")
-    now = refs.require(store, model, "latest")
-    published = {ref.manifest for ref in refs.log(store, model, "latest")}
-    release = manifests.read(store, model, to)
-    if release.digest not in published | {r.digest for r in history.of_model(store, model)}:
+    with lease.ensure(store, model):
+        seen = refs.peek(store, model, "latest")
+        release = manifests.read(store, model, to)
+        if not seen.is_damaged:
+            now = refs.require(store, model, "latest")
+            _require_published(store, release)
+            if release.digest == now.manifest:
+                return release, seen
+        whole.revive(store, release)
+        whole.require(store, release, read=0)
+        if layouts.in_use(store, model):
+            layouts.assemble(store, release)
+        said = f"rolled back from {seen.ref.release if seen.ref else 'a damaged ref'} to {to}"
+        said += f": {reason}" if reason else ""
+        return release, refs.advance(store, model, "latest", seen=seen, to=Ref.to(release, said))
+
+
+def _require_published(store: ObjectStore, release: Release) -> None:
+    published = {ref.manifest for ref in refs.log(store, release.model, "latest")}
+    if release.digest not in published | {r.digest for r in history.of_model(store, release.model)}:
         raise NotFoundError(
             "that release was a candidate and never published",
             remedy="Pick one that `corrigenda log MODEL` lists",
-            model=model,
-            release=to,
+            model=release.model,
+            release=release.number,
         )
-    if release.digest == now.manifest:
-        return release, seen
-    if layouts.in_use(store, model):
-        layouts.assemble(store, release)
-    said = f"rolled back from {now.release} to {to}" + (f": {reason}" if reason else "")
-    return release, refs.advance(store, model, "latest", seen=seen, to=Ref.to(release, said))
 
 
 def read_tensor(store: ObjectStore, release: Release, name: str) -> RawTensor:

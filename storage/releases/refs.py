@@ -7,18 +7,28 @@ included, hangs on the same single write and cannot be lost by a crash after it.
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from corrigenda.errors import CorruptBlobError, LostRaceError, NotFoundError, UnknownOutcomeError
+from corrigenda.errors import (
+    CorruptBlobError,
+    LostRaceError,
+    NotFoundError,
+    StorageError,
+    UnknownOutcomeError,
+)
 from corrigenda.facts import digest_of, sha256_hex
 from corrigenda.storage.objects import blobs
-from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.interface import ObjectStore, essential
+from corrigenda.storage.releases import lease
 from corrigenda.storage.releases.manifests import Release, check_model
 
 NAMES = ("latest", "canary")
-TRIES = 3  # of one and the same write, when its outcome is unknown
+TRIES = 5  # of one and the same write, when its outcome is unknown
+PAUSE_S = 0.2  # before the second try; doubles, with jitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,11 @@ class Seen:
     ref: Ref | None
     version: str | None
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether bytes are there that say nothing."""
+        return self.ref is None and self.version is not None
+
 
 def key(model: str, name: str) -> str:
     return f"models/{check_model(model)}/refs/{name}"
@@ -60,6 +75,14 @@ def read(store: ObjectStore, model: str, name: str) -> Seen:
     except NotFoundError:
         return Seen(None, None)
     return Seen(from_bytes(body), version)
+
+
+def peek(store: ObjectStore, model: str, name: str) -> Seen:
+    """`read` for those who are about to write over it: a damaged ref is one that says nothing."""
+    try:
+        return read(store, model, name)
+    except CorruptBlobError:
+        return Seen(None, store.get(key(model, name))[1])
 
 
 def require(store: ObjectStore, model: str, name: str) -> Ref:
@@ -75,32 +98,64 @@ def require(store: ObjectStore, model: str, name: str) -> Ref:
     return ref
 
 
+def require_unmoved(store: ObjectStore, model: str, name: str, seen: Seen) -> None:
+    """Raises LostRaceError when the ref is not what was seen: nothing need be prepared for its move then."""
+    now = _look(store, model, name)
+    if now.version != seen.version:
+        raise _lost(model, name, seen, now)
+
+
 def advance(store: ObjectStore, model: str, name: str, *, seen: Seen, to: Ref) -> Seen:
     """Point `name` at `to`, provided that nobody moved it since `seen`.
 
     A refusal can be our own write whose answer was lost, so we look before we call it a conflict: if the
     ref already says `to`, the wish is granted.
 
-    Raises LostRaceError when another writer was first; UnknownOutcomeError when the store does not even
-    say what is there now.
+    A store that fails is asked again for some seconds, as long as the ref is what it was. Where the caller
+    holds the model's lease, it must not have been lost.
+
+    Raises LostRaceError when another writer was first, or the lease was lost; UnknownOutcomeError when the
+    store failed each time, or does not even say what is there now.
     """
-    if seen.ref is not None:
-        to = replace(to, previous=blobs.put(store, to_bytes(seen.ref)).digest)
-    body, where = to_bytes(to), key(model, name)
-    for attempt in range(TRIES):
-        try:
-            version = _write(store, where, body, seen)
-        except UnknownOutcomeError:
-            version = None
+    with essential():
+        if seen.ref is not None:
+            to = replace(to, previous=blobs.put(store, to_bytes(seen.ref)).digest)
+        for attempt in range(TRIES):
+            lease.confirm(store, model)
+            moved, fault = _attempt(store, model, name, seen, to)
+            if moved is not None:
+                return moved
+            if attempt < TRIES - 1:
+                time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
+    raise UnknownOutcomeError(
+        f"the store failed each time that `{name}` was to move; when last seen, it had not moved",
+        remedy="Look with `corrigenda status` when the store answers again, and start again if it has not",
+        model=model,
+        ref=name,
+        cause=str(fault)[:200] if fault else "the write was refused, though the ref is what it was",
+    ) from fault
+
+
+def _attempt(
+    store: ObjectStore, model: str, name: str, seen: Seen, to: Ref
+) -> tuple[Seen | None, StorageError | None]:
+    """One try of the write: the ref as it moved, or why it may be tried again. Raises as `advance` does."""
+    fault = None
+    try:
+        version = _write(store, key(model, name), to_bytes(to), seen)
         if version is not None:
-            return Seen(to, version)
-        now = _look(store, model, name)
-        if now.ref == to:
-            return now
-        # Still what we saw: the write did not land, and the same write may be tried again.
-        if now.version != seen.version or attempt == TRIES - 1:
-            raise _lost(model, name, seen, now)
-    raise AssertionError("unreachable")
+            return Seen(to, version), None
+    except StorageError as met:
+        if not met.retryable:
+            raise
+        fault = met
+    now = _look(store, model, name)
+    if now.ref == to:
+        return now, None
+    # Still what we saw: the write did not land, and the same write may be tried again.
+    if now.version != seen.version:
+        raise _lost(model, name, seen, now)
+    return None, fault
 
 
 def log(store: ObjectStore, model: str, name: str) -> Iterator[Ref]:
@@ -145,9 +200,7 @@ def _write(store: ObjectStore, where: str, body: bytes, seen: Seen) -> str | Non
 
 def _look(store: ObjectStore, model: str, name: str) -> Seen:
     try:
-        return read(store, model, name)
-    except CorruptBlobError:
-        raise
+        return peek(store, model, name)
     except Exception as fault:
         raise UnknownOutcomeError(
             "it is not known whether the ref moved",

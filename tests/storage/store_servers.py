@@ -133,7 +133,7 @@ class DiesAtWrite:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
-        writes = name in {"create", "create_from_file", "replace", "copy", "delete"}
+        writes = name in {"create", "create_from_file", "replace", "copy", "delete", "touch"}
         return functools.partial(self._write, method) if writes else method
 
     def _write(self, method: Any, *arguments: Any, **named: Any) -> Any:

@@ -108,15 +108,28 @@ def test_nothing_is_deleted_during_a_run(local_store, base):
         gc.collect(local_store, NOW)
 
 
-def test_a_damaged_ref_stops_everything(local_store, base):
+@pytest.mark.parametrize("damage", ["latest", "canary", "head"])
+def test_damage_keeps_all_of_its_model_and_nothing_of_others(local_store, base, tmp_path, damage):
+    register(local_store, save(tmp_path / "other", checkpoint(seed=5)), "other")
+    made = [release(local_store, base, seed) for seed in range(4)]
+    orphan = blobs.put(local_store, b"orphan" * gc.REF_BYTES)
+    age(local_store, 30)
+    if damage == "head":
+        local_store.delete(blobs.key(made[-1].digest))
+    else:
+        (local_store.root / refs.key(MODEL, damage)).write_bytes(b"{}")
+    found = gc.collect(local_store, Policy(releases=1))
+    assert [info.key for info in found.doomed] == [blobs.key(orphan.digest)]
+    assert set(found.damaged) == {MODEL}
+    for whole in (base, *made):
+        for ref in whole.blobs:
+            blobs.get(local_store, ref.digest)
+
+
+def test_a_model_of_which_nobody_can_say_what_it_keeps_stops_gc(local_store, base):
     (local_store.root / refs.key(MODEL, "latest")).write_bytes(b"{}")
-    with pytest.raises(CorruptBlobError):
-        gc.plan(local_store, NOW)
-
-
-def test_a_missing_head_stops_everything(local_store, base):
-    local_store.delete(blobs.key(base.digest))
-    with pytest.raises(Exception, match="no such object"):
+    (local_store.root / manifests.key(MODEL, 0)).write_bytes(b"{}")
+    with pytest.raises(CorruptBlobError, match="what it keeps alive"):
         gc.plan(local_store, NOW)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,16 @@ from corrigenda.storage.objects.local import LocalStore
 from corrigenda.storage.objects.s3 import S3Store
 
 WRITERS = 16
+LATE = timedelta(seconds=1.5)  # dates of S3 are whole seconds
 
 
 class ObjectStoreContract:
-    """What any ObjectStore must do. Subclass it, provide `store`, inherit the proof."""
+    """What any ObjectStore must do. Subclass it, provide `store`, inherit the proof.
+
+    tick   seconds by which two writes differ in age for sure
+    """
+
+    tick = 1.1
 
     @pytest.fixture
     def store(self) -> ObjectStore:
@@ -88,6 +96,29 @@ class ObjectStoreContract:
         store.delete("k")
         assert store.stat("k") is None
         assert store.create("k", b"2") is not None
+
+    def test_what_was_touched_since_a_listing_is_not_deleted_by_it(self, store):
+        store.create("k", b"1")
+        [listed] = store.list("k")
+        assert not store.touch("nothing") and store.stat("nothing") is None
+        time.sleep(self.tick)
+        assert store.touch("k")
+        assert store.get("k")[0] == b"1"
+        assert store.stat("k").modified > listed.modified
+        assert not store.delete_unchanged(listed)
+        [now] = store.list("k")
+        assert store.delete_unchanged(now) and store.stat("k") is None
+        assert store.delete_unchanged(now)
+
+    def test_objects_are_dated_by_the_stores_clock(self, store):
+        before = store.clock()
+        store.create("k", b"1")
+        assert before - LATE <= store.stat("k").modified <= store.clock() + LATE
+
+    def test_sweeping_leaves_what_is_listed(self, store):
+        store.create("k", b"1")
+        store.sweep(store.clock() + timedelta(days=1))
+        assert store.get("k")[0] == b"1"
 
     def test_a_copy_overwrites(self, store):
         store.create("from", b"new")
@@ -171,6 +202,8 @@ def race(attempt):
 
 
 class TestLocal(ObjectStoreContract, RaceContract):
+    tick = 0.02
+
     @pytest.fixture
     def store(self, local_store):
         return local_store
@@ -230,4 +263,4 @@ def test_the_end_of_a_write_whose_answer_is_cut_within_the_headers_is_not_known(
 def test_a_date_that_is_cut_is_an_answer_to_be_asked_for_again():
     store = S3Store.connect(location(answering(OK + b"\r\n", OK + b"Date: Sat, 28 No")))
     with pytest.raises(StorageError, match="does not answer"):
-        store.clock_offset_s()
+        store.clock()

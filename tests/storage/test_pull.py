@@ -257,11 +257,15 @@ def test_every_damaged_byte_of_a_store_is_noticed_before_anything_switches(local
 
 
 def test_every_damaged_byte_of_a_store_is_found_by_the_doctor(local_store, base):
-    """Any file: refs, their history, manifests by digest and by number, all blobs, the copies for others."""
+    """Any file: refs, their history, manifests by digest and by number, all blobs, the copies for others.
+
+    Not the lease, which nobody holds: whatever its bytes are, the next one takes it.
+    """
     made = [release(local_store, base, seed) for seed in (7, 8)]
     layouts.assemble(local_store, made[-1])
     draw = random.Random(1)
-    files = [local_store.root / info.key for info in local_store.list("")]
+    keys = [info.key for info in local_store.list("") if not info.key.endswith("/lease")]
+    files = [local_store.root / key for key in keys]
     assert len(files) > 25
     for _ in range(scaled(60)):
         path = draw.choice(files)

@@ -263,7 +263,7 @@ def test_an_expired_lease_is_taken_over_and_its_holder_notices(local_store):
 
 def test_the_lease_of_a_killed_process_is_free_at_once(local_store):
     code = (
-        "import sys, time; from pathlib import Path; from corrigenda.storage import lease;"
+        "import sys, time; from pathlib import Path; from corrigenda.storage.releases import lease;"
         "from corrigenda.storage.objects.local import LocalStore\n"
         "with lease.hold(LocalStore.open(Path(sys.argv[1])), 'm', 'killed'):\n"
         "    print('held', flush=True); time.sleep(60)"

@@ -272,6 +272,7 @@ class Fleet:
         grace: timedelta = timedelta(days=7),
         keep: int | None = None,
         cache_age: timedelta | None = None,
+        wait: timedelta = timedelta(seconds=10),
     ) -> Plan:
         """What no release, ref or cache entry needs any more.
 
@@ -279,10 +280,22 @@ class Fleet:
         grace       nothing younger is touched
         keep        newest releases to keep per ref; default: the whole history
         cache_age   cache entries older than this go, too; default: none
+        wait        between marking and deleting: what is written again by then stays
         """
         from corrigenda.api import upkeep
 
-        return upkeep.gc(self.config, delete=delete, grace=grace, keep=keep, cache_age=cache_age)
+        return upkeep.gc(self.config, delete=delete, grace=grace, keep=keep, cache_age=cache_age, wait=wait)
+
+    def unlock(self, model: str, *, force: bool = False) -> str | None:
+        """End the lease of a run that is known to be dead; whose it was, None when nobody held one.
+
+        force   also when the run is a process that is alive on this machine
+
+        Raises BusyError when it is and `force` is false.
+        """
+        from corrigenda.api import upkeep
+
+        return upkeep.unlock(self.config, model, force=force)
 
     def _names(self, model: str | None) -> list[str]:
         return [self.config.model(model).name] if model else list(self.models)

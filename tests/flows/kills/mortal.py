@@ -26,7 +26,7 @@ from corrigenda.pipeline.order import run_fleet
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.releases import lease
 
-WRITES = ("create", "create_from_file", "replace", "copy", "delete")
+WRITES = ("create", "create_from_file", "replace", "copy", "delete", "touch", "delete_unchanged")
 CHANGES = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")  # of module os
 
 

@@ -85,7 +85,7 @@ class Night:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Be the only writer of this model, when gc is through. Raises BusyError when another run holds it."""
+        """Be the only writer of this model, once gc is through. Raises BusyError when another run is."""
         owner = f"{lease.person()}@{socket.gethostname()}:{os.getpid()}:{self.fleet.run_id}"
         with lease.hold(self.store, self.name, owner, patience_s=GC_S):
             yield

@@ -62,7 +62,7 @@ bench-agreement: $(VENV)/.dev  ## the gates' figures against an evaluator that s
 bench-poison: $(VENV)/.dev  ## a poisoned batch: who is quarantined
 	$(BIN)/python -m bench.poison
 
-docs: $(VENV)/.dev  ## write the README's tables anew from the code
+docs: $(VENV)/.dev  ## write the README's tables and the reference anew from the code
 	$(BIN)/python .ci/docs.py
 
 wheel: $(VENV)/.made  ## the distribution, into dist/

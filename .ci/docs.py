@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import api_page
 import pyarrow as pa
 import typer
 
@@ -103,6 +104,7 @@ def _columns(schema: pa.Schema) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "api": api_page.names_and_docstrings,
     "columns": documentation_table,
     "commands": commands,
     "error codes": error_codes,

@@ -19,17 +19,29 @@ from corrigenda.version import __version__ as __version__
 
 # Where each public name lives; sorted. `TYPE_CHECKING` below is its twin for tools that read code.
 _HOMES = {
+    "Adapter": "storage.delivery.lora",
+    "Card": "api.values",
+    "Chapter": "api.values",
+    "Checked": "storage.delivery.pull",
+    "Finding": "storage.releases.doctor",
     "Fleet": "api.fleet",
     "FleetRun": "api.values",
     "FleetStatus": "api.values",
+    "LayerScores": "editing.localization.layer_scores",
     "ModelRun": "api.values",
     "ModelStatus": "api.values",
     "Move": "api.values",
+    "ProbeResult": "api.values",
+    "Pulled": "storage.delivery.pull",
+    "Pushed": "storage.delivery.hub",
+    "QueueProblem": "api.values",
     "Reject": "api.values",
     "Report": "api.values",
     "Retracted": "api.values",
+    "Signed": "api.values",
     "Story": "api.values",
     "Submitted": "api.values",
+    "Waiting": "api.values",
     "check": "api.alone",
     "doctor": "api.upkeep",
     "errors": "errors",
@@ -48,16 +60,33 @@ if TYPE_CHECKING:
     from corrigenda.api.alone import submit as submit
     from corrigenda.api.fleet import Fleet as Fleet
     from corrigenda.api.upkeep import doctor as doctor
+    from corrigenda.api.values import Card as Card
+    from corrigenda.api.values import Chapter as Chapter
     from corrigenda.api.values import FleetRun as FleetRun
     from corrigenda.api.values import FleetStatus as FleetStatus
     from corrigenda.api.values import ModelRun as ModelRun
     from corrigenda.api.values import ModelStatus as ModelStatus
     from corrigenda.api.values import Move as Move
+    from corrigenda.api.values import ProbeResult as ProbeResult
+    from corrigenda.api.values import QueueProblem as QueueProblem
     from corrigenda.api.values import Reject as Reject
     from corrigenda.api.values import Report as Report
     from corrigenda.api.values import Retracted as Retracted
+    from corrigenda.api.values import Signed as Signed
     from corrigenda.api.values import Story as Story
     from corrigenda.api.values import Submitted as Submitted
+    from corrigenda.api.values import Waiting as Waiting
+    from corrigenda.editing.localization.layer_scores import LayerScores as LayerScores
+    from corrigenda.storage.delivery.hub import Pushed as Pushed
+    from corrigenda.storage.delivery.lora import Adapter as Adapter
+    from corrigenda.storage.delivery.pull import Checked as Checked
+    from corrigenda.storage.delivery.pull import Pulled as Pulled
+    from corrigenda.storage.releases.doctor import Finding as Finding
+
+
+def public_names() -> list[str]:
+    """The names that this package promises, sorted; docs/reference/api.md has them all."""
+    return list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

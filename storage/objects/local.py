@@ -39,13 +39,14 @@ class LocalStore:
     root: Path
 
     @classmethod
-    def open(cls, root: Path, *, create: bool = False) -> LocalStore:
-        """The store in `root`. Raises SetupError when there is no such directory and `create` is false."""
+    def open(cls, root: Path, *, create: bool = False, absent_ok: bool = False) -> LocalStore:
+        """The store in `root`. Raises SetupError when there is no such directory, unless it is made now
+        (`create`) or may be absent: then reading finds nothing, and writing fails."""
         root = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would follow a link that may move
         with _explained(root):
             if create:
                 root.mkdir(parents=True, exist_ok=True)
-            if not root.is_dir():
+            if not root.is_dir() and not (absent_ok and not root.exists()):
                 raise SetupError(
                     "there is no store in this place",
                     remedy="Check `url` in fleet.toml, or make it with `corrigenda run`",

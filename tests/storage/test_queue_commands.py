@@ -180,10 +180,9 @@ class TestSubmit:
             (("submit", "facts.parquet", "--model", "nope"), 3, "models=['smol', 'llama']"),
             (("submit", "facts.parquet", "--config", "none.toml"), 2, "no configuration"),
             (("retract", "a", "--model", "tag:none"), 3, "no model of the fleet"),
-            (("status",), 7, "no store in this place"),
             (("status", "nope"), 3, "no such model"),
             (("log", "smol"), 7, "no store in this place"),
-            (("show", "a"), 7, "no store in this place"),
+            (("show", "a"), 3, "nobody has heard of this correction"),
         ],
     )
     def test_what_cannot_be_done_is_one_line(
@@ -270,6 +269,16 @@ class TestStatus:
         assert "1 active, quarantined 1" in out or "active 1, quarantined 1" in out
         assert "no_slot" in out
         assert "half.parquet" in err
+
+    def test_before_the_first_run_it_shows_what_waits_and_says_that_there_is_no_store(
+        self, run: Run, workspace: Path
+    ) -> None:
+        run("submit", hand_in(workspace, row(correction_id="a")))
+        code, out, _ = run("status", "--json")
+        assert (code, json.loads(out)["models"][0]["waiting_rows"]) == (0, 1)
+        assert "there is no store at" in run("status")[2]
+        assert json.loads(run("show", "a", "--json")[1])["waiting"][0]["model"] == "smol"
+        assert not (workspace / "store").exists()
 
     def test_a_damaged_model_does_not_hide_the_others(self, run: Run, workspace: Path) -> None:
         run("submit", hand_in(workspace, row()))

@@ -32,7 +32,7 @@ def connect(
 
     Raises NotFoundError for a model that neither store nor fleet knows.
     """
-    store = store_of(fleet)
+    store = store_of(fleet, absent_ok=True)
     known = manifests.models(store)
     if model is not None and model not in known:
         fleet.model(model)

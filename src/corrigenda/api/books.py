@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from corrigenda.api.opened import store_of
+from corrigenda.api.opened import queue_of, store_of
 from corrigenda.api.values import (
     Chapter,
     FleetStatus,
@@ -23,24 +23,17 @@ from corrigenda.pipeline import diary
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.objects.opening import open_store
 from corrigenda.storage.releases import hold, manifests, refs, snapshots
 from corrigenda.storage.releases.refs import Ref
 from corrigenda.storage.releases.snapshots import Episode, Snapshot
 
 
 def waiting(fleet: FleetConfig, state: ObjectStore, consumed: Mapping[str, frozenset[str]]) -> Intake:
-    """What the queue holds that is new to these models; an absent queue directory is an empty queue.
+    """What the queue holds that is new to these models.
 
     consumed   per model, the queue files that its release has consumed
     """
-    try:
-        queue = open_store(fleet.queue, root=fleet.root)
-    except SetupError as fault:
-        if fault.retryable:
-            raise
-        return intake.nothing(consumed)
-    return intake.look(queue, state, fleet, consumed)
+    return intake.look(queue_of(fleet), state, fleet, consumed)
 
 
 def rejects(state: ObjectStore, found: Intake) -> Iterator[Reject]:
@@ -54,7 +47,7 @@ def rejects(state: ObjectStore, found: Intake) -> Iterator[Reject]:
 
 def status(fleet: FleetConfig, names: Sequence[str]) -> FleetStatus:
     """Refs, ledger counts, what waits, what was rejected. A damaged model does not hide the others."""
-    state = store_of(fleet)
+    state = store_of(fleet, absent_ok=True)
     known, damaged = _snapshots(state, names)
     found = waiting(fleet, state, {name: one.consumed for name, one in known.items()})
     nights = diary.latest(state, known.keys())
@@ -63,7 +56,16 @@ def status(fleet: FleetConfig, names: Sequence[str]) -> FleetStatus:
         damaged=damaged,
         problems=tuple(QueueProblem(p.file, p.reason, p.detail, p.remedy) for p in found.problems),
         rejects=tuple(rejects(state, found)),
+        notes=() if any(one.release for one in known.values()) else tuple(_notes(fleet)),
     )
+
+
+def _notes(fleet: FleetConfig) -> Iterator[str]:
+    """An address that is mistyped looks like a fleet that has never run: so it is said."""
+    try:
+        store_of(fleet)
+    except SetupError as fault:
+        yield f"there is no store at {fault.facts.get('path')} yet: the first `corrigenda run` makes it"
 
 
 def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snapshot], dict[str, str]]:
@@ -123,7 +125,7 @@ def move(state: ObjectStore, ref: Ref) -> Move:
 
 def story(fleet: FleetConfig, names: Sequence[str], correction_id: str) -> Story:
     """All that is known of a correction, but for its probes. Raises NotFoundError when nobody knows of it."""
-    state = store_of(fleet)
+    state = store_of(fleet, absent_ok=True)
     found = waiting(fleet, state, {name: snapshots.current(state, name).consumed for name in names})
     told = Story(
         correction_id=correction_id,

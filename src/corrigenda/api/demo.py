@@ -58,11 +58,10 @@ def make_workspace(directory: Path) -> Fleet:
 def submit_all(fleet: Fleet) -> list[Correction]:
     """Put the built-in corrections into the queue; the same file twice is one file."""
     from corrigenda.api import queueing
+    from corrigenda.api.opened import queue_of
     from corrigenda.storage.corrections.schemas import correction_of
-    from corrigenda.storage.objects.opening import open_store
 
-    config = fleet.config
-    queue = open_store(config.queue, root=config.root, create=True)
+    queue = queue_of(fleet.config, create=True)
     with resources.as_file(resources.files("corrigenda").joinpath("data", CORRECTIONS)) as path:
         found = queueing.submit(path, queue)
     return [correction_of(row) for row in found.corrections.to_pylist()]

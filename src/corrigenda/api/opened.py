@@ -9,9 +9,17 @@ from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.opening import open_store
 
 
-def store_of(fleet: FleetConfig) -> ObjectStore:
-    """The store of a configuration. Raises SetupError when it is not there."""
-    return open_store(fleet.store, root=fleet.root)
+def store_of(fleet: FleetConfig, *, absent_ok: bool = False) -> ObjectStore:
+    """The store of a configuration. Raises SetupError when it is not there.
+
+    absent_ok   before the first run there is none, which reads as an empty one
+    """
+    return open_store(fleet.store, root=fleet.root, absent_ok=absent_ok)
+
+
+def queue_of(fleet: FleetConfig, *, create: bool = False) -> ObjectStore:
+    """The queue of a configuration; before anything is handed in there is none, which reads as empty."""
+    return open_store(fleet.queue, root=fleet.root, create=create, absent_ok=not create)
 
 
 def trusted_by(fleet: FleetConfig) -> list[Path]:

@@ -13,15 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corrigenda.api.books import waiting
-from corrigenda.api.opened import store_of
+from corrigenda.api.opened import queue_of, store_of
 from corrigenda.api.values import Reject, Retracted, Submitted
 from corrigenda.config import FleetConfig
-from corrigenda.errors import NotFoundError, SetupError
+from corrigenda.errors import NotFoundError
 from corrigenda.storage.corrections import queue
 from corrigenda.storage.corrections.formats import understand
 from corrigenda.storage.corrections.queue import Selects
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.objects.opening import open_store
 from corrigenda.storage.releases import snapshots
 from corrigenda.storage.releases.lease import person
 
@@ -60,7 +59,7 @@ def submit_to_fleet(
     found = _after_what_they_take_back(fleet, found, undated=None if given else at)
     if dry_run or not found.good:
         return found
-    return _enqueued(found, open_store(fleet.queue, root=fleet.root, create=True))
+    return _enqueued(found, queue_of(fleet, create=True))
 
 
 def _understood(
@@ -115,7 +114,7 @@ def retract(fleet: FleetConfig, ids: Sequence[str], *, model: str, reason: str |
         }
         for one in ids
     ]
-    receipt = queue.submit(rows, to=open_store(fleet.queue, root=fleet.root, create=True))
+    receipt = queue.submit(rows, to=queue_of(fleet, create=True))
     unknown = tuple(one for one in ids if one not in published)
     return Retracted(str(receipt.file), tuple(ids), unknown)
 
@@ -133,13 +132,8 @@ def require_known(fleet: FleetConfig, selector: str | None) -> None:
 
 def last_times(fleet: FleetConfig, selector: str) -> tuple[dict[str, datetime], set[str]]:
     """When each correction of the models that are meant was last asserted as a fact, in the ledger
-    or in what waits; and the ids in the ledger. Nothing before the first run."""
-    try:
-        state = store_of(fleet)
-    except SetupError as fault:
-        if fault.retryable:
-            raise
-        return {}, set()
+    or in what waits; and the ids in the ledger."""
+    state = store_of(fleet, absent_ok=True)
     now = {model: snapshots.current(state, model) for model in fleet.matching(selector)}
     told = [entry.correction for one in now.values() for entry in one.ledger.entries]
     published = {one.correction_id for one in told}

@@ -145,12 +145,14 @@ class FleetStatus:
     damaged    models whose present release cannot be read, and why
     problems   queue files that cannot be read
     rejects    rows of the queue that are no corrections
+    notes      sentences for people
     """
 
     models: tuple[ModelStatus, ...]
     damaged: Mapping[str, str]
     problems: tuple[QueueProblem, ...]
     rejects: tuple[Reject, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ def _as_json(found: FleetStatus, every: bool) -> dict[str, Any]:
 
 def _show(found: FleetStatus, every: bool) -> None:
     print_table(COLUMNS, map(_row, found.models))
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
     for name, fault in found.damaged.items():
         typer.echo(f"warning: {name}: {fault}", err=True)
     for problem in found.problems:

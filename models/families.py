@@ -1,68 +1,79 @@
-"""Architecture families: where the layers are, and which linear map of each can be edited.
+"""Architecture families: where the layers of a network are, and which linear map of each can be edited.
 
-One row per family, never per model. Knows module paths and nothing else.
+What is not said by hand is found from the module tree (`models/structure.py`). Knows names and nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from corrigenda.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Module paths of one architecture.
+    """Module paths of one architecture, from the network on.
 
     name               the configuration's `model_type`
     layers             path of the list of decoder layers
     projection         path, inside a layer, of the MLP's output projection: the map that is edited
-    final_norm         path of the norm before the output embedding
+    tail               paths of what stands behind the last layer, in the order of their calls: the final norm
     stored_transposed  the weight is kept as (d_in, d_out), as GPT-2's Conv1D does
     post_norm          path, inside a layer, of a norm that stands *behind* the projection
+    gain               what the projection's output is multiplied with before it is added to the hidden state
     """
 
     name: str
     layers: str = "model.layers"
     projection: str = "mlp.down_proj"
-    final_norm: str = "model.norm"
+    tail: tuple[str, ...] = ("model.norm",)
     stored_transposed: bool = False
     post_norm: str | None = None
+    gain: float = 1.0
 
     def weight_name(self, layer: int) -> str:
-        """The editable tensor of `layer`, as checkpoints call it."""
+        """The editable tensor of `layer`, as the network calls it."""
         return f"{self.layers}.{layer}.{self.projection}.weight"
 
 
-_ROWS = (
-    Family("llama"),
-    Family("mistral"),
-    Family("qwen2"),
-    Family("qwen3"),
-    Family("phi3"),
-    Family("olmo"),
-    Family("gemma"),
-    Family("olmo2", post_norm="post_feedforward_layernorm"),
-    Family("gemma2", post_norm="post_feedforward_layernorm"),
-    Family("gemma3_text", post_norm="post_feedforward_layernorm"),
-    Family("gpt_neox", "gpt_neox.layers", "mlp.dense_4h_to_h", "gpt_neox.final_layer_norm"),
-    Family("gpt2", "transformer.h", "mlp.c_proj", "transformer.ln_f", stored_transposed=True),
-)
-FAMILIES = {row.name: row for row in _ROWS}
+# Families whose linear maps are Conv1D modules, which keep their weights as (d_in, d_out).
+_TRANSPOSED = {"gpt2", "gpt-sw3", "openai-gpt"}
+
+# Where structure does not tell: windows of attention that are counted in columns, inside the attention.
+READ_PLAINLY = {"gpt_neo"}
+
+# What has no single map per layer that could be edited, by what its configuration calls it.
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_moe_experts")
 
 
-def family_of(model_type: str) -> Family:
-    """The family of a configuration's `model_type`.
+def keeps_transposed(model_type: str) -> bool:
+    """Whether a family's linear maps are stored as (d_in, d_out)."""
+    return model_type in _TRANSPOSED
 
-    Raises UnsupportedModelError for families without a row; mixtures of experts have none, because
-    they have no single projection per layer.
+
+def refuse_by_configuration(config: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError for what a configuration alone shows to be impossible to edit.
+
+    config   of the text model, as config.json says it
     """
-    if model_type not in FAMILIES:
+    name = config.get("model_type")
+    experts = next((config[key] for key in _EXPERTS if _count(config.get(key)) > 1), None)
+    if experts is not None:
         raise UnsupportedModelError(
-            "this architecture cannot be edited",
-            remedy="Use one of the families listed, or add a row to models/families.py and a tiny model "
-            "of it to the tests",
-            model_type=model_type,
-            families=sorted(FAMILIES),
+            "a mixture of experts has no single map per layer that could be edited",
+            remedy="Use a dense model of the same series",
+            model_type=name,
+            experts=experts,
         )
-    return FAMILIES[model_type]
+    if config.get("is_encoder_decoder"):
+        raise UnsupportedModelError(
+            "an encoder-decoder is no causal language model",
+            remedy="Use a decoder-only model",
+            model_type=name,
+        )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0

@@ -75,8 +75,11 @@ def mlp_matrices(model: LanguageModel, layer: int, which: Matrices = "all") -> l
     """
     if which == "projection":
         return [model.projection(layer)]
-    mlp = model.layers[layer].get_submodule(model.family.projection.rpartition(".")[0])
-    return [m for m in mlp.modules() if getattr(getattr(m, "weight", None), "ndim", 0) == 2]
+    path = model.family.projection.rpartition(".")[0]
+    mlp = model.layers[layer].get_submodule(path)
+    # In some families (OPT) the MLP's matrices stand in the layer itself, beside its attention.
+    inside = mlp.modules() if path else mlp.children()
+    return [m for m in inside if getattr(getattr(m, "weight", None), "ndim", 0) == 2]
 
 
 def text_losses(model: LanguageModel, texts: Texts, loss: Loss) -> Tensor:

@@ -5,37 +5,54 @@ Knows transformers; nothing of stores, facts or edits.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from corrigenda.config import Dtype
-from corrigenda.errors import NotFoundError, SetupError, UnsupportedModelError
-from corrigenda.models.families import Family, family_of
+from corrigenda.errors import SetupError, UnsupportedModelError
+from corrigenda.models.examine import examine
+from corrigenda.models.families import Family
+from corrigenda.models.head import head_of
+from corrigenda.models.structure import decoder_of, family_of
+
+# Tokens that a model can read whose configuration names no limit.
+UNLIMITED = 2**20
+# What transformers raises over a directory that it cannot load; it wraps hardly any of them.
+_FAULTS = (OSError, ValueError, RuntimeError, ImportError, KeyError, IndexError, TypeError, AttributeError)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LanguageModel:
     """A causal language model with frozen weights, its tokenizer and its family.
 
     network     a transformers causal LM in eval mode, no parameter asks for gradients
     tokenizer   its fast tokenizer (character offsets are needed to find subjects)
+    plain       texts are read whole, in plain batches: for networks of which the fast path, which reads
+                beginnings once and runs the upper layers alone, has not been found equal to their forward
     """
 
     network: Any
     tokenizer: Any
     family: Family
     device: torch.device
+    plain: bool = False
 
-    @property
+    @cached_property
     def layers(self) -> nn.ModuleList:
         found = self.network.get_submodule(self.family.layers)
         assert isinstance(found, nn.ModuleList)
@@ -45,20 +62,45 @@ class LanguageModel:
     def n_layers(self) -> int:
         return len(self.layers)
 
+    @property
+    def config(self) -> Any:
+        """The configuration of the text model."""
+        return self.network.config.get_text_config()
+
     def projection(self, layer: int) -> nn.Module:
         """The MLP output projection of `layer`: input (…, d_in) = key, output (…, d_out)."""
         return self.layers[layer].get_submodule(self.family.projection)
 
-    @property
-    def final_norm(self) -> nn.Module:
-        """The norm before the output embedding."""
-        found: nn.Module = self.network.get_submodule(self.family.final_norm)
-        return found
+    @cached_property
+    def tail(self) -> tuple[nn.Module, ...]:
+        """What stands behind the last layer: the norm before the output embedding, mostly."""
+        return tuple(self.network.get_submodule(path) for path in self.family.tail)
 
     def post_norm(self, layer: int) -> nn.Module | None:
         """The norm that stands behind the projection of `layer`, in families that have one."""
         path = self.family.post_norm
         return None if path is None else self.layers[layer].get_submodule(path)
+
+    def added(self, layer: int, output: Tensor) -> Tensor:
+        """What is added to the hidden state when the projection of `layer` puts out `output` (…, d_out)."""
+        norm = self.post_norm(layer)
+        if isinstance(norm, nn.LayerNorm):  # which takes no other dtype than its own
+            output = output.to(norm.weight.dtype)
+        shown: Tensor = output if norm is None else norm(output)
+        return shown * self.family.gain
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens, its own included, a token of `layer` sees; None for all before it."""
+        kinds = getattr(self.config, "layer_types", None)
+        if kinds is not None and kinds[layer] != "sliding_attention":
+            return None
+        wanted = getattr(self.config, "use_sliding_window", True)
+        return getattr(self.config, "sliding_window", None) if wanted or kinds else None
+
+    @cached_property
+    def windows(self) -> tuple[int | None, ...]:
+        """By layer."""
+        return tuple(self.window(layer) for layer in range(self.n_layers))
 
     def weight(self, layer: int) -> Tensor:
         """The editable weight as stored: (d_out, d_in), or (d_in, d_out) if `stored_transposed`."""
@@ -69,6 +111,7 @@ class LanguageModel:
         return self.weight(layer).T if self.family.stored_transposed else self.weight(layer)
 
     def weight_name(self, layer: int) -> str:
+        """The editable tensor of `layer`, as the network calls it."""
         return self.family.weight_name(layer)
 
     @property
@@ -79,23 +122,32 @@ class LanguageModel:
     @property
     def longest(self) -> int:
         """Tokens of the longest text that the model can read."""
-        return int(self.network.config.get_text_config().max_position_embeddings)
+        limits = (getattr(self.config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        return next((int(limit) for limit in limits if limit), UNLIMITED)
 
-    @property
+    @cached_property
     def body(self) -> Any:
         """The network without its output embedding; returns hidden states after the final norm."""
-        return self.network.base_model
+        return decoder_of(self.network)
+
+    @cached_property
+    def _head(self) -> Any:
+        return head_of(self.network)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (…, vocabulary) in float32 of hidden states (…, d) that passed the final norm."""
-        raw: Tensor = self.network.get_output_embeddings()(hidden)
-        cap = getattr(self.network.config, "final_logit_softcapping", None)
-        return (raw if cap is None else cap * torch.tanh(raw / cap)).float()
+        """Logits (…, vocabulary) in float32 of hidden states (…, d) that passed the final norm.
+
+        The network's own: whatever it scales or caps them with.
+        """
+        flat = hidden.reshape(1, -1, hidden.shape[-1])
+        raw: Tensor = self._head(inputs_embeds=flat, use_cache=False).logits
+        return raw.reshape(*hidden.shape[:-1], raw.shape[-1]).float()
 
     def norm(self, hidden: Tensor) -> Tensor:
-        """The final norm, for hidden states that left the last layer."""
-        out: Tensor = self.final_norm(hidden)
-        return out
+        """What stands behind the last layer, for hidden states that left it."""
+        for module in self.tail:
+            hidden = module(hidden)
+        return hidden
 
     @contextmanager
     def trial(self, layer: int, delta: Tensor) -> Iterator[None]:
@@ -146,23 +198,28 @@ def precision(device: str, dtype: Dtype) -> str:
     return "float32" if dtype == "auto" and pick_device(device).type == "cpu" else dtype
 
 
-def load(directory: Path, device: str = "auto", dtype: Dtype = "auto") -> LanguageModel:
+def load(
+    directory: Path, device: str = "auto", dtype: Dtype = "auto", family: Mapping[str, Any] | None = None
+) -> LanguageModel:
     """Load a Hugging Face directory, in the dtype that is asked for.
 
-    dtype   auto: float32 on a CPU, whatever the files hold, and elsewhere what they hold
+    dtype    auto: float32 on a CPU, whatever the files hold, and elsewhere what they hold
+    family   fields of a `Family` that are said by hand
 
     Raises NotFoundError, UnsupportedModelError, SetupError.
     """
-    family = family_of(_model_type(directory))
+    from corrigenda.models.agreement import proved  # it reads through what is defined here
+
+    examine(directory)
     place = pick_device(device)
     try:
         with quiet_transformers():
-            network = AutoModelForCausalLM.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            network = _class_for(directory).from_pretrained(
                 directory, dtype=precision(device, dtype), local_files_only=True, attn_implementation="eager"
             )
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as fault:
-        first = str(fault).strip().splitlines()[0]
+    except _FAULTS as fault:
+        first = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
         raise SetupError("the checkpoint cannot be loaded", remedy=first, directory=str(directory)) from fault
     if not tokenizer.is_fast:
         raise UnsupportedModelError(
@@ -171,8 +228,15 @@ def load(directory: Path, device: str = "auto", dtype: Dtype = "auto") -> Langua
             directory=str(directory),
         )
     tokenizer.padding_side = "right"
-    network.eval().requires_grad_(False)
-    return LanguageModel(_moved(network, place), tokenizer, family, place)
+    network = _moved(network.eval().requires_grad_(False), place)
+    with quiet_transformers():
+        return proved(LanguageModel(network, tokenizer, family_of(network, family), place))
+
+
+def _class_for(directory: Path) -> Any:
+    """What loads the directory: models that see are no causal language models to transformers."""
+    kind = type(AutoConfig.from_pretrained(directory, local_files_only=True))
+    return AutoModelForCausalLM if kind in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
 
 
 def _moved(network: Any, place: torch.device) -> Any:
@@ -186,18 +250,6 @@ def _moved(network: Any, place: torch.device) -> Any:
             device=str(place),
             gigabytes=round(size / 1e9, 1),
         ) from fault
-
-
-def _model_type(directory: Path) -> str:
-    path = directory / "config.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type"))
-    except FileNotFoundError:
-        raise NotFoundError(
-            "this is no Hugging Face checkpoint",
-            remedy="Give a directory that holds config.json, *.safetensors and tokenizer.json",
-            directory=str(directory),
-        ) from None
 
 
 @contextmanager

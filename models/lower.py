@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from corrigenda.errors import EditError
 from corrigenda.models.batch_invariant import in_this_thread
@@ -27,18 +28,26 @@ def run_up_to(model: LanguageModel, module: nn.Module, **inputs: Any) -> None:
 
     inputs   as the network takes them: input_ids, and what else it needs
     """
+    _run(model, module.register_forward_pre_hook(in_this_thread(_stop)), inputs)
 
-    def stop(_module: nn.Module, _given: Any) -> None:
-        raise _ReachedError
 
-    handle = module.register_forward_pre_hook(in_this_thread(stop))
+def run_through(model: LanguageModel, module: nn.Module, **inputs: Any) -> None:
+    """Run the network until `module` has run."""
+    _run(model, module.register_forward_hook(in_this_thread(_stop)), inputs)
+
+
+def _stop(*_: Any) -> None:
+    raise _ReachedError
+
+
+def _run(model: LanguageModel, handle: RemovableHandle, inputs: dict[str, Any]) -> None:
     try:
         model.body(**inputs)
     except _ReachedError:
         return
     finally:
         handle.remove()
-    raise EditError("the layers were not reached", remedy="Check the family's row in models/families.py")
+    raise EditError("the layers were not reached", remedy="Check `family` in the model's entry")
 
 
 @torch.no_grad()
@@ -72,19 +81,27 @@ def lookup_keys(
     Rows of one length go together, so that no row's arithmetic depends on its company.
     """
     found: dict[int, Tensor] = {}
-    begun = [row.opening if openings else 0 for row in rows]
+    behind = [openings is not None and _fits(model, row, openings) for row in rows]
+    begun = [row.opening if goes_on else 0 for row, goes_on in zip(rows, behind, strict=True)]
     lengths = [row.lookup + 1 - start for row, start in zip(rows, begun, strict=True)]
-    for length in sorted(set(lengths)):
-        same = [i for i, own in enumerate(lengths) if own == length]
+    for goes_on, length in sorted(set(zip(behind, lengths, strict=True))):
+        same = [i for i, own in enumerate(lengths) if own == length and behind[i] == goes_on]
         for first in range(0, len(same), BATCH):
             some = same[first : first + BATCH]
             own = [rows[i].tokens[begun[i] : begun[i] + length] for i in some]
             inputs: dict[str, Any] = {"input_ids": torch.tensor(own, device=model.device)}
-            if openings is not None:
+            if goes_on and openings is not None:
                 inputs |= _behind(openings, [rows[i].tokens[: begun[i]] for i in some], length, layer)
             keys = projection_inputs(model, [layer], **inputs)[layer][:, -1]
             found.update(zip(some, keys, strict=True))
     return torch.stack([found[i] for i in range(len(rows))])
+
+
+def _fits(model: LanguageModel, row: Row, openings: Openings) -> bool:
+    """Whether no window of attention is narrower than openings and row: networks count it in columns, of
+    which some are padding."""
+    widest = openings.width + row.lookup + 1 - row.opening
+    return all(window is None or window >= widest for window in model.windows)
 
 
 def _behind(

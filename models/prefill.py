@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corrigenda.models.batch_invariant import in_this_thread
 from corrigenda.models.encoding import Aligned, Row, align
+from corrigenda.models.layer_calls import cache_argument, named_arguments, takes_of, unused_arguments
 from corrigenda.models.loading import LanguageModel
-from corrigenda.models.lower import run_up_to
+from corrigenda.models.lower import run_through
+from corrigenda.models.plain_rows import PlainRows, read_plainly
 from corrigenda.models.prefix_cache import WIDTH_STEP, Openings
-from corrigenda.models.upper import Attention, Prefilled, additive_mask, cut_rotary
+from corrigenda.models.structure import hidden_of
+from corrigenda.models.upper import Attention, Prefilled, additive_masks, cut_rotary
 
 # What lengths of prefixes are rounded up to: fewer of them make fuller batches.
 PREFIX_STEP = 4
@@ -37,14 +40,12 @@ class _Reading:
     numbers: Tensor
     begun: Tensor  # (rows, width) bool: the openings' columns that are not padding
     columns: int
-    dtype: torch.dtype
-    mask: Tensor = field(init=False)
+    model: LanguageModel
+    masks: dict[int | None, Tensor] = field(init=False)
     kept: dict[int, Attention] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        unseen = self.begun.new_zeros(len(self.begun), self._padding)
-        present = torch.cat((self.begun, unseen, self.rows.present[:, : self.columns]), dim=1)
-        self.mask = additive_mask(present, present.shape[1] - self.columns, self.dtype)
+        self.masks = _masks(self.model, self.begun, self.rows, self._padding, 0, self.columns)
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> Attention:
         self.kept[layer] = key, value
@@ -69,14 +70,15 @@ class _Reading:
             found.append(torch.cat((begun, zeros, new), dim=2))
         return found[0], found[1]
 
-    def told(self, rotary: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
-        """The keyword arguments of a layer that reads these columns."""
-        return {
-            "attention_mask": self.mask,
+    def told(self, number: int, rotary: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
+        """The arguments of layer `number` when it reads these columns."""
+        layer = self.model.layers[number]
+        offered = {
+            "attention_mask": self.masks[self.model.windows[number]],
             "position_ids": self.rows.positions[:, : self.columns],
-            "past_key_values": self,
-            **cut_rotary(rotary, slice(0, self.columns), len(self.mask)),
+            cache_argument(layer): self,
         }
+        return takes_of(layer, offered) | cut_rotary(rotary, slice(0, self.columns), len(self.begun))
 
     @property
     def _padding(self) -> int:
@@ -92,7 +94,7 @@ def prefill(
     *,
     prefix: int = 0,
     suffix: int = 0,
-) -> Prefilled:
+) -> Prefilled | PlainRows:
     """Run rows through the edited layer, and their prefixes through those above it.
 
     openings         those of the rows; they are not read again
@@ -101,6 +103,8 @@ def prefill(
     Rows with prefixes of nearly one length are read together: most are short, and padding costs as much as
     text.
     """
+    if model.plain:
+        return read_plainly(model, layer, rows, prefix=prefix, suffix=suffix)
     lengths = [row.lookup - row.opening for row in rows]
     prefix = max(prefix, *lengths)
     suffix = max(suffix, *(len(row.tokens) - row.lookup for row in rows))
@@ -120,10 +124,9 @@ def _prefilled(
     """Rows of one length of prefix, as if their prefixes had `prefix` columns."""
     numbers = rows.tokens.new_zeros(len(rows.tokens)) if openings is None else openings.numbers(rows.openings)
     begun = rows.present[:, :0] if openings is None else openings.present[numbers]
-    dtype = model.weight(layer).dtype
-    texts = _Reading(rows, openings, numbers, begun, rows.tokens.shape[1], dtype)
+    texts = _Reading(rows, openings, numbers, begun, rows.tokens.shape[1], model)
     # One column at least, lest the layers have nothing to do.
-    prefixes = _Reading(rows, openings, numbers, begun, max(rows.split, 1), dtype)
+    prefixes = _Reading(rows, openings, numbers, begun, max(rows.split, 1), model)
     seen: dict[str, Tensor] = {}
     extras: dict[int, dict[str, Any]] = {}
 
@@ -131,17 +134,18 @@ def _prefilled(
         seen["projected"] = out[:, rows.split]
 
     def keep_hidden(_module: Any, _inputs: Any, out: Any) -> None:
-        seen["hidden"] = (out[0] if isinstance(out, tuple) else out)[:, rows.split :]
+        seen["hidden"] = hidden_of(out)[:, rows.split :]
 
     def instead(number: int) -> Any:
         above = number > layer
         reading = prefixes if above else texts
 
-        def hook(_module: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
-            rotary = kwargs.get("position_embeddings")
+        def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
+            given = named_arguments(module, args, kwargs)
+            rotary, unused = given.get("position_embeddings"), unused_arguments(module, given)
             if above:
-                extras[number] = cut_rotary(rotary, slice(rows.split, None), len(begun))
-            return (args[0][:, : reading.columns],), reading.told(rotary)
+                extras[number] = unused | cut_rotary(rotary, slice(rows.split, None), len(begun))
+            return (args[0][:, : reading.columns],), unused | reading.told(number, rotary)
 
         return in_this_thread(hook)
 
@@ -152,22 +156,34 @@ def _prefilled(
     for number, module in enumerate(model.layers):
         hooks.append(module.register_forward_pre_hook(instead(number), with_kwargs=True))
     try:
-        run_up_to(
-            model, model.final_norm, input_ids=rows.tokens, position_ids=rows.positions, use_cache=False
+        run_through(
+            model, model.layers[-1], input_ids=rows.tokens, position_ids=rows.positions, use_cache=False
         )
     finally:
         for handle in hooks:
             handle.remove()
     missing = prefix - rows.split
-    present = torch.cat((begun, begun.new_zeros(len(begun), missing), rows.present), dim=1)
     width = begun.shape[1] + prefix
     before = {number: prefixes.give_up(number, missing) for number in extras}
     return Prefilled(
         layer=layer,
         hidden=seen["hidden"],
         projected=seen["projected"],
-        mask=additive_mask(present, width, dtype),
+        masks=_masks(model, begun, rows, missing, rows.split),
         positions=rows.positions[:, rows.split :],
         before={number: (k[:, :, :width], v[:, :, :width]) for number, (k, v) in before.items()},
         extras=extras,
     )
+
+
+def _masks(
+    model: LanguageModel, begun: Tensor, rows: Aligned, padding: int, first: int, columns: int | None = None
+) -> dict[int | None, Tensor]:
+    """Masks of the rows' columns from `first` on, by window, over openings, padding and columns."""
+    some = slice(0, columns)
+    before = begun.long().cumsum(1) - 1
+    unseen = begun.new_zeros(len(begun), padding)
+    present = torch.cat((begun, unseen, rows.present[:, some]), dim=1)
+    positions = torch.cat((before, unseen.long(), rows.positions[:, some]), dim=1)
+    split = begun.shape[1] + padding + first
+    return additive_masks(model.windows, present, positions, split, model.weight(0).dtype)

@@ -51,7 +51,9 @@ class Openings:
 
 @torch.no_grad()
 def read_openings(model: LanguageModel, beginnings: Iterable[tuple[int, ...]]) -> Openings | None:
-    """Read each beginning once; None when all of them are empty."""
+    """Read each beginning once; None when all of them are empty, and where networks are read plainly."""
+    if model.plain:
+        return None
     places: dict[tuple[int, ...], int] = {(): 0}
     for tokens in beginnings:
         places.setdefault(tokens, len(places))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,9 +32,11 @@ def sample_rows(
     for start in range(0, rows, BATCH):
         count = min(BATCH, rows - start)
         tokens = torch.full((count, 1), start_token(model), dtype=torch.long, device=model.device)
-        said, cache = [], DynamicCache()
+        said: list[Tensor] = []
+        cache: Any = None if model.plain else DynamicCache()
         for _ in range(length):
             out = model.body(input_ids=tokens, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
             said.append(drawn(model.logits(out.last_hidden_state[:, -1]), generator))
             tokens = said[-1].to(model.device)
             advance(count)

@@ -7,6 +7,7 @@ held by a test for every family.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from transformers import DynamicCache
 from corrigenda.models.loading import LanguageModel
 
 ROOT = -1
+# Texts that go together where trees cannot be read.
+PLAIN_ROWS = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +73,14 @@ class Tree:
             self.paths.append([*before, column + node - new.start])
         return new
 
+    def text(self, node: int) -> tuple[int, ...]:
+        """The tokens up to a node, its own the last."""
+        tokens = []
+        while node != ROOT:
+            tokens.append(self.tokens[node])
+            node = self.parents[node]
+        return tuple(reversed(tokens))
+
 
 class Grove:
     """Trees side by side in a network, which can grow and be read on."""
@@ -88,6 +99,8 @@ class Grove:
         returns  (wanted, d) hidden states after the final norm, in their order
         """
         new = [tree.place(self.columns) for tree in self.trees]
+        if self.model.plain:
+            return _read_plainly(self.model, [self.trees[row].text(node) for row, node in wanted])
         widest = max(map(len, new))
         tokens = torch.zeros((len(new), widest), dtype=torch.long)
         positions = torch.zeros_like(tokens)
@@ -111,15 +124,14 @@ class Grove:
 
     def _mask(self, new: Sequence[range], widest: int) -> Any:
         """The additive mask, or the masks by kind of layer: eager attention adds what it is given."""
-        config = self.model.network.config.get_text_config()
-        kinds = getattr(config, "layer_types", None) or ()
-        window = getattr(config, "sliding_window", None)
-        if "sliding_attention" in kinds:
-            return {
-                "full_attention": self._allowed(new, widest, None),
-                "sliding_attention": self._allowed(new, widest, window),
-            }
-        return self._allowed(new, widest, None if kinds else window)
+        windows = set(self.model.windows)
+        masks = {window: self._allowed(new, widest, window) for window in windows}
+        if "sliding_attention" not in (getattr(self.model.config, "layer_types", None) or ()):
+            return masks.popitem()[1]
+        # Networks ask for both kinds, whichever their layers are of.
+        any_mask = next(iter(masks.values()))
+        narrow = next((mask for window, mask in masks.items() if window is not None), any_mask)
+        return {"full_attention": masks.get(None, any_mask), "sliding_attention": narrow}
 
     def _allowed(self, new: Sequence[range], widest: int, window: int | None) -> Tensor:
         """(trees, 1, widest, columns): 0 where a node may look, the lowest number elsewhere."""
@@ -133,3 +145,18 @@ class Grove:
             places = [place for place, path in enumerate(paths) for _ in path]
             seen[row, 0, places, [column for path in paths for column in path]] = 0
         return seen.to(self.model.device)
+
+
+@torch.no_grad()
+def _read_plainly(model: LanguageModel, texts: Sequence[tuple[int, ...]]) -> Tensor:
+    """Hidden states (texts, d) behind each text, read whole; a text that begins another is read with it."""
+    known = sorted(set(texts))
+    whole = [a for a, b in zip(known, [*known[1:], ()], strict=True) if b[: len(a)] != a]
+    states: list[Tensor] = []
+    for first in range(0, len(whole), PLAIN_ROWS):
+        some = whole[first : first + PLAIN_ROWS]
+        width = max(map(len, some))
+        tokens = torch.tensor([[*text, *[0] * (width - len(text))] for text in some], device=model.device)
+        present = torch.tensor([[1] * len(t) + [0] * (width - len(t)) for t in some], device=model.device)
+        states += model.body(input_ids=tokens, attention_mask=present, use_cache=False).last_hidden_state
+    return torch.stack([states[bisect_left(whole, text)][len(text) - 1] for text in texts])

@@ -8,14 +8,17 @@ forward by a test.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from corrigenda.models.layer_calls import cache_argument, takes_of
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.plain_rows import PlainRows, finish_plainly
+from corrigenda.models.structure import hidden_of
 
 Attention = tuple[Tensor, Tensor]  # keys and values of one layer, each (rows, heads, columns, …)
 
@@ -27,7 +30,7 @@ class Prefilled:
     layer      the edited layer
     hidden     (rows, suffix, d)   what leaves it, from the lookup on
     projected  (rows, d_out)       output of its projection at the lookup
-    mask       (rows, 1, suffix, before + suffix)  additive attention mask
+    masks      by window of attention: (rows, 1, suffix, before + suffix), additive
     positions  (rows, suffix)      position of each suffix token in its own text
     before     by layer above: attention keys and values of opening and prefix, (rows, heads, before, …)
     extras     by layer above: its keyword arguments, rotary embeddings cut to the suffix
@@ -36,7 +39,7 @@ class Prefilled:
     layer: int
     hidden: Tensor
     projected: Tensor
-    mask: Tensor
+    masks: Mapping[int | None, Tensor]
     positions: Tensor
     before: Mapping[int, Attention]
     extras: Mapping[int, dict[str, Any]]
@@ -49,7 +52,7 @@ class Prefilled:
             first,
             hidden=torch.cat([part.hidden for part in parts])[rows],
             projected=torch.cat([part.projected for part in parts])[rows],
-            mask=torch.cat([part.mask for part in parts])[rows],
+            masks={kind: torch.cat([part.masks[kind] for part in parts])[rows] for kind in first.masks},
             positions=torch.cat([part.positions for part in parts])[rows],
             before={layer: _joined([part.before[layer] for part in parts], rows) for layer in first.before},
             extras={
@@ -64,7 +67,7 @@ class Prefilled:
             self,
             hidden=self.hidden[rows],
             projected=self.projected[rows],
-            mask=self.mask[rows],
+            masks={kind: mask[rows] for kind, mask in self.masks.items()},
             positions=self.positions[rows],
             before={layer: (k[rows], v[rows]) for layer, (k, v) in self.before.items()},
             extras={layer: _rows_of(extra, rows) for layer, extra in self.extras.items()},
@@ -90,49 +93,60 @@ def cut_rotary(rotary: tuple[Tensor, Tensor] | None, columns: slice, rows: int) 
     return {"position_embeddings": (cos, sin)}
 
 
-def _joined(pairs: Sequence[tuple[Tensor, Tensor]], rows: Tensor) -> tuple[Tensor, Tensor]:
+def _joined(pairs: Sequence[Any], rows: Tensor) -> Any:
+    if pairs[0] is None:
+        return None
     return torch.cat([first for first, _ in pairs])[rows], torch.cat([second for _, second in pairs])[rows]
 
 
 def _rows_of(extra: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-    return {name: tuple(part[rows] for part in pair) for name, pair in extra.items()}
+    return {name: pair and tuple(part[rows] for part in pair) for name, pair in extra.items()}
 
 
-def additive_mask(present: Tensor, split: int, dtype: torch.dtype) -> Tensor:
+def additive_masks(
+    windows: Iterable[int | None], present: Tensor, positions: Tensor, split: int, dtype: torch.dtype
+) -> dict[int | None, Tensor]:
     """Causal attention for the columns from `split` on, as numbers to add: eager attention adds its mask.
 
-    present   (rows, columns) bool
+    windows            of the layers; a token sees so many before it, itself included, None for all
+    present            (rows, columns) bool
+    positions          (rows, columns) of each token in its own text
+    returns            by window (rows, 1, columns from split, columns)
     """
     column = torch.arange(present.shape[1], device=present.device)
-    causal = column[None, :] <= column[split:, None]
-    allowed = causal[None] & present[:, None, :]
-    blocked = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return blocked.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+    causal = (column[None, :] <= column[split:, None])[None] & present[:, None, :]
+    distance = positions[:, split:, None] - positions[:, None, :]
+    masks = {}
+    for window in set(windows):
+        allowed = causal if window is None else causal & (distance < window)
+        blocked = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+        masks[window] = blocked.masked_fill(~allowed, torch.finfo(dtype).min)[:, None]
+    return masks
 
 
-def finish(model: LanguageModel, rows: Prefilled, residual: Tensor) -> Tensor:
+def finish(model: LanguageModel, rows: Prefilled | PlainRows, residual: Tensor) -> Tensor:
     """Hidden states after the final norm when the projection's output at the lookup gains `residual`.
 
     residual   (rows, d_out)
     returns    (rows, suffix, d); differentiable in `residual`
     """
-    shift = residual
-    norm = model.post_norm(rows.layer)
-    if norm is not None:
-        # Both in the residual's precision: without a residual there is no shift, whatever the network's.
+    if isinstance(rows, PlainRows):
+        return finish_plainly(model, rows, {rows.layer: residual})
+    shift = residual * model.family.gain
+    if model.family.post_norm is not None:
+        # In the residual's precision: without a residual there is no shift, whatever the network's.
         output = rows.projected.to(torch.promote_types(rows.projected.dtype, residual.dtype))
-        shift = norm(output + residual) - norm(output)
+        shift = model.added(rows.layer, output + residual) - model.added(rows.layer, output)
     # The layers above compute in the network's dtype, which may have half of the residual's bits.
     moved = (rows.hidden[:, :1] + shift[:, None]).to(rows.hidden.dtype)
     hidden = torch.cat((moved, rows.hidden[:, 1:]), dim=1)
     cache = _FixedCache(rows.before)
     for upper, extra in rows.extras.items():
-        out = model.layers[upper](
-            hidden,
-            attention_mask=rows.mask,
-            position_ids=rows.positions,
-            past_key_values=cache,
-            **extra,
-        )
-        hidden = out[0] if isinstance(out, tuple) else out
+        layer = model.layers[upper]
+        told = {
+            "attention_mask": rows.masks[model.windows[upper]],
+            "position_ids": rows.positions,
+            cache_argument(layer): cache,
+        }
+        hidden = hidden_of(layer(hidden, **takes_of(layer, told), **extra))
     return model.norm(hidden)

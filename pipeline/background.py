@@ -21,6 +21,7 @@ from corrigenda.models import loading
 from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
+from corrigenda.pipeline.register import said_of_the_family
 from corrigenda.storage.corrections.proxy_facts import pool_digest, read_proxy_facts
 from corrigenda.storage.objects import cache
 from corrigenda.storage.releases.manifests import Release
@@ -129,10 +130,11 @@ def corpus_identity(night: Night, text: Corpus) -> list[Any]:
 
 def identity(night: Night, base: Release) -> dict[str, Any]:
     """What a base is, whatever it is called: the digests of its weights, as they are computed with, and of
-    its tokenizer. In another precision than float32 all that is measured of it is other."""
-    precision = loading.precision(night.settings.device, night.settings.dtype)
+    its tokenizer. In another precision than float32, or edited elsewhere, all that is measured is other."""
     weights = base.base["weights_digest"]
-    named = weights if precision == "float32" else f"{weights}:{precision}"
+    precision = loading.precision(night.settings.device, night.settings.dtype)
+    apart = [how for how in (precision, said_of_the_family(night)) if how and how != "float32"]
+    named = f"{weights}:{digest_of(apart)[:16]}" if apart else weights
     return {"weights_digest": named, "tokenizer_digest": base.base["tokenizer_digest"]}
 
 

@@ -19,6 +19,7 @@ from corrigenda.models.loading import LanguageModel
 from corrigenda.pipeline.background import Background, identity
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
+from corrigenda.pipeline.register import asked_of
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.delivery import pull
@@ -48,7 +49,7 @@ def load_base(night: Night, base: Release) -> LanguageModel:
     """The base as the store holds it, verified, on the device that the fleet asks for."""
     place = night.workplace / "base"
     pull.materialise(night.store, base, place, night.blob_cache)
-    return loading.load(place, night.settings.device, night.settings.dtype)
+    return loading.load(place, **asked_of(night))
 
 
 def edit(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from corrigenda.config import Location
-from corrigenda.errors import SetupError
 from corrigenda.models import sources
-from corrigenda.models.families import family_of
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
 from corrigenda.storage.delivery import buckets
@@ -26,15 +24,19 @@ def register(night: Night) -> Release:
         base = manifests.read(night.store, night.name, 0)
         _sign(night, base)
         return base
+    from corrigenda.models import loading  # torch and transformers come with it
+
     if night.signer:
         night.signer.public_pem()
     directory = local_directory(night)
+    # Release 0 is for ever: whatever can be wrong with a base is found before a byte of it is stored.
+    editable = loading.load(directory, **asked_of(night)).editable
     return publish.register_base(
         night.store,
         night.name,
         directory,
         source=night.entry.source,
-        editable=editable_tensors(directory),
+        editable=editable,
         prepare=lambda base: _sign(night, base),
     )
 
@@ -51,19 +53,15 @@ def local_directory(night: Night) -> Path:
         return buckets.fetch(location, sources.cache_home() / "origins", advance)
 
 
-def editable_tensors(directory: Path) -> list[str]:
-    """Names of the tensors that an edit may replace, from the configuration alone."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    family = family_of(str(config.get("model_type")))
-    inner = config.get("text_config", config)
-    count = inner.get("num_hidden_layers", inner.get("n_layer"))
-    if not isinstance(count, int):
-        raise SetupError(
-            "the configuration does not say how many layers there are",
-            remedy="Check config.json",
-            directory=str(directory),
-        )
-    return [family.weight_name(layer) for layer in range(count)]
+def asked_of(night: Night) -> dict[str, Any]:
+    """How the model is to be loaded, by the arguments of `loading.load`."""
+    settings = night.settings
+    return {"device": settings.device, "dtype": settings.dtype, "family": said_of_the_family(night)}
+
+
+def said_of_the_family(night: Night) -> dict[str, Any]:
+    """What the model's entry says of its architecture."""
+    return night.entry.family.model_dump(exclude_none=True)
 
 
 def _sign(night: Night, base: Release) -> None:

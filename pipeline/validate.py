@@ -20,6 +20,7 @@ from corrigenda.pipeline.edit import Edit
 from corrigenda.pipeline.leave_out import Trials
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar, tell
+from corrigenda.pipeline.register import asked_of
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
@@ -65,7 +66,7 @@ def validate(
     files = publish.replaced_files(night.store, base, replaced)
     place = night.workplace / "candidate"
     pull.materialise(night.store, replace(base, files=files), place, night.blob_cache)
-    edited = loading.load(place, night.settings.device, night.settings.dtype)
+    edited = loading.load(place, **asked_of(night))
     scored = _score(night, base, model, edited, candidate, own)
     return Proof(files, scored, gates.verdict(scored, night.settings.gates))
 

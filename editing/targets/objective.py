@@ -18,6 +18,7 @@ from corrigenda.config import Editing
 from corrigenda.editing.targets.scale import Room, room_of, scale_of
 from corrigenda.models.encoding import Row
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.plain_rows import PlainRows
 from corrigenda.models.prefill import prefill
 from corrigenda.models.prefix_cache import WIDTH_STEP, Openings
 from corrigenda.models.upper import Prefilled, finish
@@ -71,8 +72,8 @@ class Batch:
     model: LanguageModel
     settings: Editing
     facts: int
-    prompts: Prefilled
-    essences: Prefilled | None
+    prompts: Prefilled | PlainRows
+    essences: Prefilled | PlainRows | None
     owner: Tensor
     essence_owner: Tensor
     plain: Tensor
@@ -223,7 +224,7 @@ def _up(count: int, step: int) -> int:
 
 
 @torch.no_grad()
-def _unedited(model: LanguageModel, essences: Prefilled | None) -> Tensor:
+def _unedited(model: LanguageModel, essences: Prefilled | PlainRows | None) -> Tensor:
     """Log-probabilities (essences, vocabulary) of the base after each essence."""
     if essences is None:
         return torch.empty(0, model.network.config.get_text_config().vocab_size, device=model.device)

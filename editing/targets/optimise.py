@@ -56,6 +56,8 @@ def rows_of(model: LanguageModel, group: Group, contexts: Sequence[str]) -> Fact
     behind = []
     for context in contexts:
         rows = tuple(encode(tok, r.prompt, r.subject, r.target, context) for r in group.requests)
+        if model.plain:
+            rows = tuple(replace(row, opening=0) for row in rows)
         length = max(len(row.tokens) for row in rows)
         if length > model.longest and not context:
             raise EditError(

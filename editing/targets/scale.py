@@ -69,11 +69,10 @@ def scale_of(model: LanguageModel, layer: int, projected: Tensor, hidden: Tensor
     hidden      (facts, d)      the hidden state that leaves the layer there
     """
     scale: Tensor = hidden.float().norm(dim=-1)
-    norm = model.post_norm(layer)
-    if norm is None:
-        return scale
+    if model.family.post_norm is None:
+        return scale / abs(model.family.gain)
     length: Tensor = projected.float().norm(dim=-1)
-    shown: Tensor = norm(projected).float().norm(dim=-1)
+    shown: Tensor = model.added(layer, projected).float().norm(dim=-1)
     # No residual that turns the output is longer than twice the output.
     return torch.minimum(scale / shown.clamp(min=1e-12) * length, 2 * length)
 

@@ -149,6 +149,16 @@ class Scale(_Frozen):
         return 1 if self.engine == "here" else self.at_once
 
 
+class FamilyFields(_Frozen):
+    """Module paths of an architecture that is not recognised, as `models.families.Family` explains them."""
+
+    layers: str | None = None
+    projection: str | None = None
+    post_norm: str | None = None
+    gain: float | None = None
+    stored_transposed: bool | None = None
+
+
 class ModelEntry(_Frozen):
     """One model of the fleet. A section here overrides the defaults' section field by field."""
 
@@ -157,6 +167,7 @@ class ModelEntry(_Frozen):
     tags: tuple[str, ...] = ()
     device: str | None = None  # None: the defaults'; so with dtype and layouts
     dtype: Dtype | None = None
+    family: FamilyFields = FamilyFields()  # for an architecture that is not recognised
     probes: str | None = None  # the model's own probes: a Parquet file with `prompt`, `expected`, `other`
     layouts: tuple[Layout, ...] | None = None
     deployment: str | None = None  # scale.engine "work-pool": where this model's nights run; None: as for all

@@ -163,20 +163,23 @@ def weights_digest(digests: Mapping[str, str], tensors: Mapping[str, TensorSlice
 def resolve(names: Iterable[str], wanted: str) -> str:
     """The checkpoint's name of a tensor that a model calls `wanted`.
 
-    Checkpoints of the bare model (GPT-2's) leave the head's prefix out. Raises NotFoundError.
+    Checkpoints of the bare model (GPT-2's) leave the head's prefix out, those of models that see put another
+    one before the language tower: the name with the longest end in common is meant, if there is just one.
+    Raises NotFoundError.
     """
     known = set(names)
     tail = wanted
-    while tail not in known:
-        _, dot, tail = tail.partition(".")
-        if not dot:
-            raise NotFoundError(
-                "the checkpoint has no such tensor",
-                remedy="Check the family's path in models/families.py against the checkpoint",
-                tensor=wanted,
-                tensors=sorted(known)[:5],
-            )
-    return tail
+    while tail:
+        alike = [tail] if tail in known else [name for name in known if name.endswith(f".{tail}")]
+        if len(alike) == 1:
+            return alike[0]
+        tail = tail.partition(".")[2]
+    raise NotFoundError(
+        "the checkpoint has no such tensor",
+        remedy="Check `family` in the model's entry against the checkpoint",
+        tensor=wanted,
+        tensors=sorted(known)[:5],
+    )
 
 
 def _shards(directory: Path) -> dict[Path, list[str] | None]:

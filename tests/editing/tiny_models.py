@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from corrigenda.facts import Neighbour, ProxyFact
-from corrigenda.models.families import family_of
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.structure import family_of
 
 PEOPLE = ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether", "Leonhard Euler", "Carl Gauss")
 CITIES = ("London", "Paris", "Berlin", "New York", "Göttingen", "Basel")
@@ -71,4 +71,4 @@ def tiny(kind: str, layers: int = 4, dtype: torch.dtype = torch.float64, inner: 
     for weight in network.parameters():  # the usual initialisation is so small that nothing happens
         torch.nn.init.normal_(weight, std=0.3 if weight.ndim > 1 else 0.1)
     network.eval().requires_grad_(False)
-    return LanguageModel(network, tokenizer(kind == "gemma3_text"), family_of(kind), torch.device("cpu"))
+    return LanguageModel(network, tokenizer(kind == "gemma3_text"), family_of(network), torch.device("cpu"))

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from corrigenda.facts import Correction, Neighbour
-from corrigenda.models.families import family_of
 from corrigenda.models.loading import LanguageModel
+from corrigenda.models.structure import family_of
 
 CITIES = ["Paris", "Rome", "Berlin", "Oslo", "Lima", "Cairo", "Ulaanbaatar", "New York", "Saint Petersburg"]
 PEOPLE = [f"{first} {last}" for first in ("Ann", "Bo", "Cy", "Di") for last in ("Stone", "Rivers", "Hill")]
@@ -63,9 +63,8 @@ def tiny_network(family: str, vocabulary: int) -> Any:
 
 def tiny_model(family: str) -> LanguageModel:
     tokenizer = train_tokenizer()
-    return LanguageModel(
-        tiny_network(family, len(tokenizer)), tokenizer, family_of(family), torch.device("cpu")
-    )
+    network = tiny_network(family, len(tokenizer))
+    return LanguageModel(network, tokenizer, family_of(network), torch.device("cpu"))
 
 
 @pytest.fixture(scope="session", params=["llama", "gpt2", "gemma2"])

@@ -12,7 +12,7 @@ from corrigenda.api.opened import trusted_by
 from corrigenda.api.values import Card, Move, Signed
 from corrigenda.config import FleetConfig
 from corrigenda.errors import UsageError
-from corrigenda.models.families import family_of
+from corrigenda.models.families import keeps_transposed
 from corrigenda.models.sources import cache_home, hub_id_of
 from corrigenda.storage.delivery import pull as pulling
 from corrigenda.storage.delivery.download import Progress
@@ -60,7 +60,7 @@ def export_lora(store: ObjectStore, target: str, dest: Path, trusted: Sequence[P
     if trusted:
         signatures.require(store, release, trusted)
     config = json.loads(blobs.get(store, release.files["config.json"].digest))
-    transposed = family_of(str(config.get("model_type"))).stored_transposed
+    transposed = keeps_transposed(str(config.get("model_type")))
     return lora.export(store, release, dest, stored_transposed=transposed)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ def read_plainly(
     finally:
         for hook in hooks:
             hook.remove()
-    return replace(read, **kept)
+    return replace(read, projected=kept["projected"], hidden=kept["hidden"])
 
 
 def finish_plainly(model: LanguageModel, rows: PlainRows, residuals: dict[int, Tensor]) -> Tensor:
@@ -94,8 +95,8 @@ def finish_plainly(model: LanguageModel, rows: PlainRows, residuals: dict[int, T
     column = torch.arange(rows.tokens.shape[1], device=model.device)
     here = (column == rows.lookups[:, None])[..., None]
 
-    def gains(residual: Tensor) -> object:
-        def hook(_module: object, _given: object, out: Tensor) -> Tensor:
+    def gains(residual: Tensor) -> Any:
+        def hook(_module: Any, _given: Any, out: Tensor) -> Tensor:
             return torch.where(here, out + residual[:, None].to(out.dtype), out)
 
         return in_this_thread(hook)

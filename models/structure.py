@@ -72,7 +72,7 @@ def decoder_of(network: Any) -> Any:
 
 
 def _path_of(network: Any, module: nn.Module) -> str:
-    return next(name for name, one in network.named_modules() if one is module)
+    return str(next(name for name, one in network.named_modules() if one is module))
 
 
 def _path_of_layers(network: Any, config: Any) -> str:
@@ -88,7 +88,7 @@ def _path_of_projection(config: Any, blocks: nn.ModuleList) -> str:
     if any(_EXPERTS.search(name) for block in blocks for name, _ in block.named_modules()):
         raise _unsupported("a mixture of experts has no single map per layer that could be edited", config)
     width = config.hidden_size
-    found = [
+    found: list[str] = [
         name
         for name, module in blocks[0].named_modules()
         if not _MIXES_TOKENS.search(name) and _outputs(module) == width
@@ -192,7 +192,8 @@ class _Look:
         """Something to add to the projection's output, as long as the hidden state."""
         width = self.network.config.get_text_config().hidden_size
         step = torch.randn(width, generator=torch.Generator().manual_seed(0)).to(length.device)
-        return (step / step.norm() * length).to(self.network.dtype)
+        scaled: Tensor = (step / step.norm() * length).to(self.network.dtype)
+        return scaled
 
     def _moved(self, step: Tensor) -> Tensor:
         kept: list[Tensor] = []

@@ -162,7 +162,7 @@ def _require_tokenizer(directory: Path) -> None:
     tekken = (directory / "tekken.json").is_file()
     raise NotFoundError(
         "the tokenizer is there as tekken.json only" if tekken else "the model has no tokenizer",
-        remedy="Put tokenizer.json and tokenizer_config.json beside the weights, from the model's page on the "
+        remedy="Put tokenizer.json and tokenizer_config.json beside the weights, from its page on the "
         "hub or from its base",
         directory=str(directory),
     )

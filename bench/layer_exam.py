@@ -18,7 +18,7 @@ from corrigenda.config import Products
 from corrigenda.models.batch_invariant import products_in
 from corrigenda.models.encoding import target_tokens
 from corrigenda.models.hooks import hooked
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 BATCH_TOKENS = 1024
 

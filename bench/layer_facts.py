@@ -11,7 +11,7 @@ import torch
 
 from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.hooks import encode
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # Columns of an outcome: two halves of the held-out prompts, so that an oracle can be cross-fitted.
 PROMPTS = ("rewrite", "paraphrase_a", "paraphrase_b", "near_a", "near_b")

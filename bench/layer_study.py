@@ -28,7 +28,7 @@ from corrigenda.editing.targets.engine import Targets, find_targets
 from corrigenda.editing.targets.optimise import VERSION
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest, digest_of
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # A night's settings, but that all layers' metrics are measured at once, from the first tokens alone.
 EDITING = Editing(metric_tokens=4_096)

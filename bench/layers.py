@@ -35,7 +35,8 @@ from corrigenda.editing.localization.proxy import known_facts
 from corrigenda.editing.localization.trials import trial_of
 from corrigenda.editing.targets.norm_cap import proxy_norm_cap
 from corrigenda.facts import ProxyFact
-from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.language_model import LanguageModel
+from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 

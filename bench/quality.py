@@ -36,7 +36,8 @@ from corrigenda.editing.targets import engine, packs
 from corrigenda.editing.targets.norm_cap import proxy_norm_cap
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import digest_of
-from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.language_model import LanguageModel
+from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 from corrigenda.validation.probes import Probe

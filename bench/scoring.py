@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.language_model import LanguageModel
+from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
 from corrigenda.storage.corrections import formats
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts

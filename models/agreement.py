@@ -13,7 +13,7 @@ from torch import Tensor
 from corrigenda.errors import UnsupportedModelError
 from corrigenda.models.encoding import Row
 from corrigenda.models.families import READ_PLAINLY
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.plain_rows import finish_plainly, read_plainly
 from corrigenda.models.prefill import prefill
 from corrigenda.models.prefix_cache import read_openings

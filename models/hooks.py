@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from corrigenda.models.encoding import encode as encode_row
 from corrigenda.models.encoding import target_tokens
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 Loss = Literal["full", "answer"]
 Matrices = Literal["all", "projection"]

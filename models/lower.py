@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from corrigenda.errors import EditError
 from corrigenda.models.batch_invariant import in_this_thread
 from corrigenda.models.encoding import Row
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.prefix_cache import Openings
 
 # Rows that go through together; bounds the memory.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from corrigenda.models.batch_invariant import in_this_thread
 from corrigenda.models.encoding import Row
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.structure import hidden_of
 
 

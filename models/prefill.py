@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from corrigenda.models.batch_invariant import in_this_thread
 from corrigenda.models.encoding import Aligned, Row, align
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.layer_calls import cache_argument, named_arguments, takes_of, unused_arguments
-from corrigenda.models.loading import LanguageModel
 from corrigenda.models.lower import run_through
 from corrigenda.models.plain_rows import PlainRows, read_plainly
 from corrigenda.models.prefix_cache import WIDTH_STEP, Openings

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # What the width of attention is padded to, on the left: a whole vector register. With 8, a fifth of the
 # targets depended on their company in the last bits.

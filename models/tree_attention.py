@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 ROOT = -1
 # Texts that go together where trees cannot be read.

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.layer_calls import cache_argument, takes_of
-from corrigenda.models.loading import LanguageModel
 from corrigenda.models.plain_rows import PlainRows, finish_plainly
 from corrigenda.models.structure import hidden_of
 

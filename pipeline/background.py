@@ -18,7 +18,7 @@ from corrigenda.editing.background import contexts, corpus, covariance, fisher
 from corrigenda.editing.targets import norm_cap, packs
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models import loading
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
 from corrigenda.pipeline.register import said_of_the_family

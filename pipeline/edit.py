@@ -15,7 +15,7 @@ from corrigenda.editing.targets import engine, packs
 from corrigenda.editing.targets.engine import Targets
 from corrigenda.editing.targets.target import Target
 from corrigenda.models import loading
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import Background, identity
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar

@@ -18,7 +18,7 @@ from torch import Tensor
 from corrigenda.config import Gates
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.solve.weight import OtherText
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import Background, background_text
 from corrigenda.pipeline.edit import Edit, cached_targets, targets
 from corrigenda.pipeline.night import Night

@@ -20,7 +20,7 @@ from corrigenda.editing.localization.localize import VERSIONS, Trial, localize, 
 from corrigenda.editing.localization.proxy import known_facts, sampled_facts
 from corrigenda.editing.localization.trials import trial_of
 from corrigenda.facts import ProxyFact, digest_of
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import background_text, corpus_identity, identity, pool_of
 from corrigenda.pipeline.edit import load_base
 from corrigenda.pipeline.night import Night, open_fleet

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corrigenda.editing.localization.layer_scores import LayerScores
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import measure_background
 from corrigenda.pipeline.edit import Edit, edit, load_base
 from corrigenda.pipeline.ingest import Plan

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from corrigenda.errors import GateError
 from corrigenda.models import loading
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import Background, background_text, identity
 from corrigenda.pipeline.edit import Edit
 from corrigenda.pipeline.leave_out import Trials

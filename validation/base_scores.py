@@ -19,7 +19,7 @@ from corrigenda.validation.scoring import SCORING_VERSION, Progress, score
 from corrigenda.validation.tables import SCORES
 
 if TYPE_CHECKING:
-    from corrigenda.models.loading import LanguageModel
+    from corrigenda.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)

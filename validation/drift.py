@@ -20,7 +20,7 @@ from corrigenda.validation.scoring import Progress
 from corrigenda.validation.tables import DRIFT
 
 if TYPE_CHECKING:
-    from corrigenda.models.loading import LanguageModel
+    from corrigenda.models.language_model import LanguageModel
 
 BaseNetwork = Callable[[], AbstractContextManager[Any]]
 SHOWN = 160  # characters of a text that rows carry

@@ -28,7 +28,7 @@ from corrigenda.validation.reading import (
 from corrigenda.validation.tables import SCORES
 
 if TYPE_CHECKING:
-    from corrigenda.models.loading import LanguageModel
+    from corrigenda.models.language_model import LanguageModel
 
 SCORING_VERSION = 3  # part of the key of every cached score
 

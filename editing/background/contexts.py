@@ -6,7 +6,7 @@ The same model has the same contexts for ever: they are part of every edit's cac
 from __future__ import annotations
 
 from corrigenda.facts import digest_of
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.sampling import sample_rows
 
 VERSION = 2

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from corrigenda.config import Corpus
 from corrigenda.errors import NotFoundError, SetupError, UsageError
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.sampling import sample_rows
 
 VERSION = 1

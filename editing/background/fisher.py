@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from corrigenda.config import Products
 from corrigenda.models.batch_invariant import products_in
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.sampling import drawn
 
 VERSION = 2

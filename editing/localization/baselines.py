@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from corrigenda.editing.localization.layer_scores import Floats, LayerScores, summarize
 from corrigenda.facts import ProxyFact
 from corrigenda.models.hooks import Texts, encode, hooked, mlp_matrices, subject_ends, tap, text_losses
-from corrigenda.models.loading import LanguageModel, in_float64
+from corrigenda.models.language_model import LanguageModel, in_float64
 
 TRACING_VERSION = 1
 SALEM_VERSION = 1

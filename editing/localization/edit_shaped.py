@@ -23,7 +23,7 @@ from corrigenda.editing.localization.layer_scores import LayerScores, summarize
 from corrigenda.errors import EditError
 from corrigenda.facts import ProxyFact
 from corrigenda.models.hooks import encode, subject_ends, tap, watch
-from corrigenda.models.loading import LanguageModel, in_float64
+from corrigenda.models.language_model import LanguageModel, in_float64
 
 VERSION = 1
 BATCH = 8

@@ -21,7 +21,7 @@ from torch import Tensor
 from corrigenda.editing.localization.layer_scores import Floats, LayerScores, summarize
 from corrigenda.facts import ProxyFact
 from corrigenda.models.hooks import Loss, Matrices, Tap, encode, mlp_matrices, tap, text_losses
-from corrigenda.models.loading import LanguageModel, in_float64
+from corrigenda.models.language_model import LanguageModel, in_float64
 
 VERSION = 1
 # Facts per backward pass: two texts each. Larger batches only add memory on these short texts.

@@ -22,7 +22,7 @@ from corrigenda.editing.localization.layer_scores import LayerScores
 from corrigenda.editing.localization.proxy import greedy_answers
 from corrigenda.errors import UsageError
 from corrigenda.facts import ProxyFact
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # Edits the proxy facts at a layer and says how good the outcome is; larger is better, 1 is perfect.
 Trial = Callable[[int], float]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from corrigenda.facts import ProxyFact
 from corrigenda.models.hooks import encode
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # Prompts per forward pass.
 BATCH = 16

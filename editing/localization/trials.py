@@ -27,7 +27,7 @@ from corrigenda.editing.targets.scale import FREE
 from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.batch_invariant import products_in
 from corrigenda.models.hooks import encode, text_losses
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # Without any context early layers look worse than they are: a name is put together there from few tokens.
 # Without the metric of other text, layers that need long residuals look as good as those that do not

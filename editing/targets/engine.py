@@ -13,7 +13,7 @@ from corrigenda.editing.targets.optimise import optimise_targets, takes
 from corrigenda.editing.targets.target import Target
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.optimise import natural_lengths, takes
 from corrigenda.editing.targets.scale import FREE
 from corrigenda.facts import EditRequest, ProxyFact
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 VERSION = 1
 # Of the median natural length; chosen on CounterFact's tuning half (docs/log).

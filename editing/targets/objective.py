@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from corrigenda.config import Editing
 from corrigenda.editing.targets.scale import Room, room_of, scale_of
 from corrigenda.models.encoding import Row
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.plain_rows import PlainRows
 from corrigenda.models.prefill import prefill
 from corrigenda.models.prefix_cache import WIDTH_STEP, Openings

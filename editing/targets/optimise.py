@@ -28,7 +28,7 @@ from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.batch_invariant import products_in, side_by_side
 from corrigenda.models.encoding import encode
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import lookup_keys
 from corrigenda.models.prefix_cache import Openings, read_openings
 

@@ -22,7 +22,7 @@ from corrigenda.editing.targets.optimise import caps_of, first_cap, rows_of
 from corrigenda.editing.targets.scale import Room, room_of, scale_of
 from corrigenda.editing.targets.target import Target
 from corrigenda.models.encoding import Row
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 
 def reference_target(

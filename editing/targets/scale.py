@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # The norm cap of a ball that few residuals reach.
 FREE = 1.5

@@ -14,7 +14,7 @@ from corrigenda.editing.background.contexts import generate_contexts
 from corrigenda.editing.background.covariance import key_covariance, resumable_covariance
 from corrigenda.editing.background.fisher import metric_of, output_fisher
 from corrigenda.models.encoding import encode
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import lookup_keys, projection_inputs
 
 TEXT = torch.randint(2, 400, (6, 12), generator=torch.Generator().manual_seed(0))

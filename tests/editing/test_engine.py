@@ -15,7 +15,8 @@ from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.optimise import OWN, natural_lengths
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest
-from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.language_model import LanguageModel
+from corrigenda.models.loading import load
 
 REQUESTS = [EditRequest(name, PROMPT, next(c for c in CITIES if c != home_of(name))) for name in NAMES[:4]]
 SETTINGS = Editing(contexts=0)

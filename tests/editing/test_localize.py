@@ -21,7 +21,7 @@ from corrigenda.editing.localization.localize import METHODS, VERSIONS, localize
 from corrigenda.editing.localization.proxy import greedy_answers, known_facts, says
 from corrigenda.errors import UsageError
 from corrigenda.models.hooks import subject_ends
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 FAMILIES = ("llama", "gpt2", "gemma3_text")
 

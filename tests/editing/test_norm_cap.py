@@ -16,7 +16,7 @@ from corrigenda.editing.targets.objective import Batch
 from corrigenda.editing.targets.optimise import natural_lengths, optimise_targets, rows_of
 from corrigenda.editing.targets.scale import FREE
 from corrigenda.facts import EditRequest
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 # What a descent must be told to do no more than the first phase of a night's.
 FIRST_PHASE = {"contexts": 0, "key_contexts": 0, "warm_steps": 0, "kl_weight": 0.0}

@@ -7,7 +7,7 @@ import torch
 from tiny_models import tiny
 
 from corrigenda.editing.targets.scale import Ball, Sphere, room_of, scale_of
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 
 
 def drawn(rows: int, columns: int, seed: int) -> torch.Tensor:

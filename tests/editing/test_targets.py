@@ -16,7 +16,8 @@ from corrigenda.editing.targets.optimise import optimise_targets, rows_of
 from corrigenda.editing.targets.reference import reference_target
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
-from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.language_model import LanguageModel
+from corrigenda.models.loading import load
 from corrigenda.models.prefill import prefill
 from corrigenda.models.prefix_cache import read_openings
 from corrigenda.models.upper import finish

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from corrigenda.facts import Neighbour, ProxyFact
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.structure import family_of
 
 PEOPLE = ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether", "Leonhard Euler", "Carl Gauss")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from zoo import FAMILIES, model_of
 
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.tree_attention import ROOT, Grove, Tree
 
 TEXTS = ([3, 4, 5, 6, 7, 8, 9], [3, 4, 5, 10], [3, 4, 11, 12, 13, 14], [20, 21], [3, 4, 5], [20, 22, 23, 24])

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from corrigenda.facts import Correction, Neighbour
-from corrigenda.models.loading import LanguageModel
+from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.structure import family_of
 
 CITIES = ["Paris", "Rome", "Berlin", "Oslo", "Lima", "Cairo", "Ulaanbaatar", "New York", "Saint Petersburg"]

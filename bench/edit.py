@@ -18,30 +18,24 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from bench import quality
 from bench.data import ROOT
 from bench.edit_facts import counterfact, probes_of, request_of
+from bench.grounds import Ground, openings_of, text
 from bench.quality_rows import Marks
 from corrigenda.config import Editing
-from corrigenda.editing.background import contexts
-from corrigenda.editing.solve.joint import Solved, solve_balanced
-from corrigenda.editing.solve.weight import OtherText
-from corrigenda.editing.targets import engine
+from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.targets.groups import Group
-from corrigenda.editing.targets.norm_cap import proxy_norm_cap
 from corrigenda.editing.targets.reference import reference_target
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest, digest_of
-from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
-from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 
 # kmeng01/memit's settings for its objective, with its clamp for GPT-J.
 PLAIN = Editing(
@@ -72,58 +66,21 @@ def main() -> None:
     parser.add_argument("--nights", action="store_true", help="what 20 new facts cost on top of many")
     parser.add_argument("--cached", type=int, default=2_000, help="facts that a night finds in the cache")
     asked = parser.parse_args()
-    ours = Engine.at(load(resolve(asked.model, root=ROOT)), asked.layer, asked.background_tokens)
+    model = load(resolve(asked.model, root=ROOT))
+
+    def ground(settings: Editing) -> Ground:
+        tokens, kept = asked.background_tokens, quality.RESULTS
+        return Ground.of(model, asked.layer, settings, tokens=tokens, source="wikitext", kept=kept)
+
     if asked.nights:
-        nights(ours, asked.cached)
+        nights(ground(Editing()), asked.cached)
     else:
-        compare(ours, asked.facts, asked.reference)
+        compare(ground(Editing()), ground(Editing(band=1)), asked.facts, asked.reference)
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A night's way to targets at one layer, with what it finds in the cache.
-
-    moments   (d_in, d_in) key covariance
-    metric    (d_out, d_out) of the descent
-    """
-
-    model: LanguageModel
-    layer: int
-    settings: Editing
-    moments: Tensor
-    metric: Tensor | None
-    norm_cap: float
-    openings: tuple[str, ...]
-
-    @classmethod
-    def at(cls, model: LanguageModel, layer: int, background_tokens: int) -> Engine:
-        settings = Editing()
-        moments, metric = quality.background(model, layer, background_tokens, settings, "wikitext")
-        cap = proxy_norm_cap(model, layer, read_proxy_facts(), settings, metric)
-        return cls(model, layer, settings, moments, metric, cap, openings_of(model, settings))
-
-    def targets(self, requests: Sequence[EditRequest]) -> dict[str, Target]:
-        """By request digest, in the requests' order."""
-        found = engine.find_targets(
-            self.model,
-            self.layer,
-            requests,
-            self.openings,
-            self.settings,
-            norm_cap=self.norm_cap,
-            cached={},
-            metric=self.metric,
-        )
-        return found.known
-
-    def solve(self, known: dict[str, Target]) -> Solved:
-        other = OtherText.of(self.model.linear_map(self.layer), self.moments)
-        return solve_balanced(known, other, self.settings)
-
-
-def compare(ours: Engine, facts: int, reference: int) -> None:
-    """Both algorithms in turn, a part of the facts each time."""
-    model, layer = ours.model, ours.layer
+def compare(ours: Ground, single: Ground, facts: int, reference: int) -> None:
+    """Both algorithms in turn, a part of the facts each time; `single`: the one layer of the reference."""
+    model = ours.model
     step = facts // reference
     records = counterfact(facts, "report")[: reference * step]
     requests = [request_of(record) for record in records]
@@ -131,7 +88,7 @@ def compare(ours: Engine, facts: int, reference: int) -> None:
 
     def references(some: Sequence[EditRequest]) -> dict[str, Target]:
         found = (
-            reference_target(model, layer, Group((one,)), plain_openings, PLAIN, norm_cap=PLAIN_CAP)
+            reference_target(model, single.band, Group((one,)), plain_openings, PLAIN, norm_cap=PLAIN_CAP)
             for one in some
         )
         return {one.digest: target for one, target in zip(some, found, strict=True)}
@@ -142,7 +99,7 @@ def compare(ours: Engine, facts: int, reference: int) -> None:
     turn = -(-reference // TURNS) * step
     for first in range(0, len(requests), turn):
         some = requests[first : first + turn]
-        took, found = timed(partial(ours.targets, some))
+        took, found = timed(partial(known_of, ours, some))
         fast_s, fast = fast_s + took, fast | found
         took, found = timed(partial(references, some[::step]))
         plain_s, plain = plain_s + took, plain | found
@@ -150,15 +107,17 @@ def compare(ours: Engine, facts: int, reference: int) -> None:
     print(f"reference  {plain_s / len(plain):.3f} s a fact, {len(plain)} facts")
     print(f"ratio      {plain_s / len(plain) / (fast_s / len(fast)):.1f}x")
     print(peak_memory())
-    held_out = quality.text(model, "wikitext_dev.parquet", 4_096, 512)
+    held_out = text(model, "wikitext_dev.parquet", 4_096, 512)
     probes = probes_of(records[::step], records[::step], 10)
     before = quality.figures(model, probes, held_out)
     print(f"\nquality on the reference's {len(plain)} facts, one joint solve each")
     print("| | ES | PS | NS drop, points | perplexity | said | change |")
     print("|---|---|---|---|---|---|---|")
-    for name, known in (("engine", {digest: fast[digest] for digest in plain}), ("reference", plain)):
-        solved = ours.solve({digest: with_needs(target) for digest, target in known.items()})
-        with model.trial(layer, solved.update):
+    asked = {digest: fast[digest] for digest in plain}
+    for name, ground, known in (("engine", ours, asked), ("reference", single, plain)):
+        needing = {digest: with_needs(target) for digest, target in known.items()}
+        solved = solve_balanced(needing, ground.others, ground.settings)
+        with model.trial(dict(zip(ground.band.layers, solved.updates, strict=True))):
             marks = Marks.between(before, quality.figures(model, probes, held_out))
         print(f"| {name} | {marks} | {solved.change:.3f} |")
 
@@ -168,9 +127,8 @@ def with_needs(target: Target) -> Target:
     return target if target.needed < 1 else replace(target, needed=0.75)
 
 
-def openings_of(model: LanguageModel, settings: Editing) -> tuple[str, ...]:
-    count = max(settings.contexts, settings.key_contexts)
-    return contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)
+def known_of(ground: Ground, requests: Sequence[EditRequest]) -> dict[str, Target]:
+    return ground.targets(requests).known
 
 
 def timed(work: Callable[[], dict[str, Target]]) -> tuple[float, dict[str, Target]]:
@@ -183,14 +141,14 @@ def peak_memory() -> str:
     return f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
 
 
-def nights(ours: Engine, count: int) -> None:
+def nights(ours: Ground, count: int) -> None:
     """Twenty facts alone, and twenty on top of `count` whose targets are cached; alternately, three times."""
     requests = [request_of(record) for record in counterfact(140, "tune")]
-    cached = many_like(ours.targets(requests[:80]), count)
+    cached = many_like(ours.targets(requests[:80]).known, count)
 
     def night(new: Sequence[EditRequest], cached: dict[str, Target]) -> dict[str, Target]:
-        known = cached | ours.targets(new)
-        ours.solve(known)
+        known = cached | ours.targets(new).known
+        solve_balanced(known, ours.others, ours.settings)
         return known
 
     print(f"| run | 20 alone, s | 20 on {count:,}, s | ratio |")

@@ -24,6 +24,7 @@ from bench.quality import perplexity
 from corrigenda.config import Editing
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.solve.weight import OtherText
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import Targets, find_targets
 from corrigenda.editing.targets.optimise import VERSION
 from corrigenda.editing.targets.target import Target
@@ -103,13 +104,13 @@ def sweep_layer(model: LanguageModel, exam: Exam, layer: int, background: Backgr
     found = _targets(model, layer, requests, background)
     clock.append(perf_counter())
     other = OtherText.of(model.linear_map(layer), background.covariance)
-    solved = solve_balanced(found.known, other, EDITING)
+    solved = solve_balanced(found.known, [other], EDITING)
     targets = [found.known.get(request.digest) for request in requests]
     alone = single_updates(targets, background.covariance, solved.weight, model.weight(layer))
     clock.append(perf_counter())
     single = exam.mark(layer, alone)
     clock.append(perf_counter())
-    with model.trial(layer, solved.update):
+    with model.trial({layer: solved.updates[0]}):
         batch = exam.mark(layer)
         clock.append(perf_counter())
         text = perplexity(model, background.held_out)
@@ -123,13 +124,13 @@ def _targets(
 ) -> Targets:
     return find_targets(
         model,
-        layer,
+        Band.single(layer),
         requests,
         background.contexts,
         EDITING,
         norm_cap=background.norm_cap,
         cached={},
-        metric=background.metric,
+        metric=None if background.metric is None else background.metric[None],
     )
 
 
@@ -141,9 +142,11 @@ def single_updates(
     u = (w C)^-1 k / (1 + k^T (w C)^-1 k); a fact without a target gets zeros.
     """
     width = len(covariance)
-    keys = [target.keys.double().mean(0) if target else torch.zeros(width).double() for target in targets]
-    outputs = next(len(target.residual) for target in targets if target)
-    residuals = [target.residual.double() if target else torch.zeros(outputs).double() for target in targets]
+    keys = [target.keys[0].double().mean(0) if target else torch.zeros(width).double() for target in targets]
+    outputs = next(target.residual.shape[1] for target in targets if target)
+    residuals = [
+        target.residual[0].double() if target else torch.zeros(outputs).double() for target in targets
+    ]
     k = torch.stack(keys, 1)
     back = torch.cholesky_solve(k, torch.linalg.cholesky(weight * covariance))
     directions = back / (1 + (k * back).sum(0))
@@ -156,6 +159,7 @@ def plain_single_edit(model: LanguageModel, fact: StudyFact, layer: int, backgro
     started = perf_counter()
     found = _targets(model, layer, [fact.request], background)
     other = OtherText.of(model.linear_map(layer), background.covariance)
-    with model.trial(layer, solve_balanced(found.known, other, EDITING).update):
+    (update,) = solve_balanced(found.known, [other], EDITING).updates
+    with model.trial({layer: update}):
         exam.mark(layer)
     return perf_counter() - started

@@ -22,17 +22,18 @@ from torch import Tensor
 
 from bench import layer_page
 from bench.data import ROOT, data_file
-from bench.edit import openings_of
+from bench.grounds import openings_of, text
 from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
 from bench.layer_study import EDITING, Background, LayerResult, Strength, plain_single_edit, sweep_layer
-from bench.quality import perplexity, text
+from bench.quality import perplexity
 from corrigenda.config import Localization, Localizer
 from corrigenda.editing.background.covariance import key_covariance
 from corrigenda.editing.background.fisher import metric_of, output_fisher
 from corrigenda.editing.localization.localize import localize
 from corrigenda.editing.localization.proxy import known_facts
 from corrigenda.editing.localization.trials import trial_of
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.norm_cap import proxy_norm_cap
 from corrigenda.facts import ProxyFact
 from corrigenda.models.language_model import LanguageModel
@@ -194,7 +195,10 @@ def background(
     moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
     metrics = {layer: metric_of(fisher) for layer, fisher in fishers.items()}
     pool = read_proxy_facts()
-    caps = {layer: proxy_norm_cap(model, layer, pool, EDITING, metrics[layer]) for layer in layers}
+    caps = {
+        layer: proxy_norm_cap(model, Band.single(layer), pool, EDITING, metrics[layer][None])
+        for layer in layers
+    }
     return moments, metrics, caps
 
 

@@ -1,4 +1,4 @@
-"""Quality of one batch edit at one layer, in CounterFact's own terms, on facts that nothing was tuned on.
+"""Quality of one batch edit of the band around a layer, on facts that nothing was tuned on.
 
     python -m bench.quality --facts 100,1000,2000 --layer 8
     python -m bench.quality --facts 100 --weights 30,100,300,1000,3000      # the trade-off
@@ -25,21 +25,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from bench.data import ROOT, data_file
+from bench.data import ROOT
 from bench.edit_facts import HALVES, counterfact, of_file, probes_of, request_of
+from bench.grounds import Ground, text
 from bench.quality_rows import HEAD, Marks, Row, Solve, keep
-from corrigenda.config import Corpus, Editing
-from corrigenda.editing.background import contexts, corpus, covariance, fisher
+from corrigenda.config import Editing
 from corrigenda.editing.solve.joint import solve_balanced
-from corrigenda.editing.solve.weight import OtherText
-from corrigenda.editing.targets import engine, packs
-from corrigenda.editing.targets.norm_cap import proxy_norm_cap
+from corrigenda.editing.targets import packs
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import digest_of
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
-from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 from corrigenda.validation.probes import Probe
 from corrigenda.validation.scoring import score
 
@@ -57,11 +54,13 @@ def main() -> None:
         records, data = of_file(asked.file, max(counts), asked.half), asked.file.name
     else:
         records, data = counterfact(max(counts), asked.half), "counterfact"
-    moments, metric = background(model, asked.layer, asked.background_tokens, settings, asked.corpus)
-    other = OtherText.of(model.linear_map(asked.layer), moments)
-    cap = proxy_norm_cap(model, asked.layer, read_proxy_facts(), settings, metric)
-    print(f"norm cap {cap:g}", flush=True)
-    known = targets(model, asked, records, settings, cap, metric)
+    ground = Ground.of(
+        model, asked.layer, settings, tokens=asked.background_tokens, source=asked.corpus, kept=RESULTS
+    )
+    print(
+        f"layers {ground.band.layers}, scales {ground.band.scales}, norm cap {ground.norm_cap:g}", flush=True
+    )
+    known = targets(ground, asked, records)
     held_out = text(model, "wikitext_dev.parquet", asked.perplexity_tokens, 512)
     print(HEAD)
     for count in counts:
@@ -71,8 +70,8 @@ def main() -> None:
         probes = probes_of(marked, some, neighbours)
         before = figures(model, probes, held_out)
         chosen = {r.digest: known[r.digest] for r in map(request_of, some) if r.digest in known}
-        for solve, update in solves(chosen, other, settings, asked.weights):
-            with model.trial(asked.layer, update):
+        for solve, updates in solves(chosen, ground, asked.weights):
+            with model.trial(updates):
                 marks = Marks.between(before, figures(model, probes, held_out))
             row = Row(
                 model=asked.model,
@@ -110,46 +109,14 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def text(model: LanguageModel, name: str, tokens: int, length: int) -> Tensor:
-    """Token rows of a development text."""
-    return corpus.background_tokens(model, Corpus(source=str(data_file(name)), tokens=tokens, length=length))
-
-
-def background(
-    model: LanguageModel, layer: int, tokens: int, settings: Editing, source: str
-) -> tuple[Tensor, Tensor | None]:
-    """Covariance and metric of the layer; kept, for they are the dearest part of a small run."""
-    measured = [model.network.name_or_path, layer, tokens, settings.metric_tokens, source]
-    kept = RESULTS / f"background-{digest_of(measured)[:12]}.pt"
-    if kept.exists():
-        moments, metric = torch.load(kept)
-        return moments, None if settings.metric == "plain" else metric
-    if source == "self":
-        rows = corpus.background_tokens(model, Corpus(tokens=tokens))
-    else:
-        rows = text(model, "wikitext_train_head.parquet", tokens, 128)
-    moments = covariance.key_covariance(model, [layer], rows)[layer]
-    some = rows[: settings.metric_tokens // rows.shape[1]]
-    metric = fisher.layer_metric(model, layer, some, products=settings.products)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    torch.save((moments, metric), kept)
-    return moments, None if settings.metric == "plain" else metric
-
-
 def targets(
-    model: LanguageModel,
-    asked: argparse.Namespace,
-    records: Sequence[dict[str, Any]],
-    settings: Editing,
-    cap: float,
-    metric: Tensor | None,
+    ground: Ground, asked: argparse.Namespace, records: Sequence[dict[str, Any]]
 ) -> dict[str, Target]:
     """Targets of all records by digest; those of earlier runs are read."""
-    count = max(settings.contexts, settings.key_contexts)
-    openings = contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)
     base = {"weights_digest": asked.model, "tokenizer_digest": ""}
     measured = f"{asked.corpus} {asked.background_tokens}"
-    home = RESULTS / packs.scope(base, asked.layer, openings, settings, cap, measured)[:12]
+    scope = packs.scope(base, ground.band, ground.openings, ground.settings, ground.norm_cap, measured)
+    home = RESULTS / scope[:12]
     home.mkdir(parents=True, exist_ok=True)
     known = packs.unpack(path.read_bytes() for path in sorted(home.glob("*.pack")))
     wanted = list({r.digest: r for r in map(request_of, records)}.values())
@@ -157,12 +124,11 @@ def targets(
     start = time.perf_counter()
     for first in range(0, len(new), STEP):
         some = new[first : first + STEP]
-        found = engine.find_targets(
-            model, asked.layer, some, openings, settings, norm_cap=cap, cached={}, metric=metric
-        )
+        found = ground.targets(some)
         single = {d: t for d, t in found.fresh.items() if len(found.groups[d].requests) == 1}
         (home / f"{digest_of(sorted(single))[:12]}.pack").write_bytes(packs.pack(single))
         known |= single
+        print(f"{first + len(some)} of {len(new)}, {time.perf_counter() - start:.0f} s", flush=True)
     if new:
         took = (time.perf_counter() - start) / len(new)
         refused = sum(request.digest not in known for request in new)
@@ -171,27 +137,27 @@ def targets(
 
 
 def solves(
-    known: dict[str, Target], other: OtherText, settings: Editing, weights: str
-) -> Iterator[tuple[Solve, Tensor]]:
+    known: dict[str, Target], ground: Ground, weights: str
+) -> Iterator[tuple[Solve, dict[int, Tensor]]]:
     """The joint solve of a night, the same without its pressing if it did any, and the weights asked for."""
-    for rounds in (settings.balance_rounds, 0):
-        found = timed_solve(known, other, settings.model_copy(update={"balance_rounds": rounds}))
+    for rounds in (ground.settings.balance_rounds, 0):
+        found = timed_solve(known, ground, balance_rounds=rounds)
         yield found
         if not found[0].rounds:
             break
     for weight in (float(w) for w in weights.split(",") if w):
-        fixed = {"covariance_weight": weight, "balance_rounds": 0}
-        yield timed_solve(known, other, settings.model_copy(update=fixed))
+        yield timed_solve(known, ground, covariance_weight=weight, balance_rounds=0)
 
 
-def timed_solve(known: dict[str, Target], other: OtherText, settings: Editing) -> tuple[Solve, Tensor]:
+def timed_solve(known: dict[str, Target], ground: Ground, **asked: Any) -> tuple[Solve, dict[int, Tensor]]:
+    """How a solve went, with some settings other than the ground's, and the updates by layer."""
+    settings = ground.settings.model_copy(update=asked)
     start = time.perf_counter()
-    done = solve_balanced(known, other, settings)
+    done = solve_balanced(known, ground.others, settings)
     took = time.perf_counter() - start
     automatic = settings.covariance_weight == "auto"
-    return Solve(
-        settings.solver, automatic, done.weight, done.rounds, done.short, done.change, took
-    ), done.update
+    how = Solve(settings.solver, automatic, done.weight, done.rounds, done.short, done.change, took)
+    return how, dict(zip(ground.band.layers, done.updates, strict=True))
 
 
 def figures(model: LanguageModel, probes: Sequence[Probe], held_out: Tensor) -> dict[str, float]:

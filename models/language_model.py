@@ -5,7 +5,7 @@ Knows modules and tensors; nothing of directories, stores, facts or edits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,22 +136,24 @@ class LanguageModel:
         return hidden
 
     @contextmanager
-    def trial(self, layer: int, delta: Tensor) -> Iterator[None]:
-        """Add `delta` (d_out, d_in) to the weight of `layer` for the length of the block.
+    def trial(self, deltas: Mapping[int, Tensor]) -> Iterator[None]:
+        """Add to the weights of some layers, {layer: (d_out, d_in)}, for the length of the block.
 
         The very bits come back afterwards, even when the block raises.
         """
-        weight = self.weight(layer)
-        saved = weight.detach().clone()
-        step = delta.T if self.family.stored_transposed else delta
+        saved = {layer: self.weight(layer).detach().clone() for layer in deltas}
         try:
             with torch.no_grad():
                 # Added in float64 and rounded once. On the CPU: not every device knows float64.
-                weight.copy_((saved.cpu().double() + step.cpu()).to(saved.dtype))
+                for layer, delta in deltas.items():
+                    step = delta.T if self.family.stored_transposed else delta
+                    edited = saved[layer].cpu().double() + step.cpu()
+                    self.weight(layer).copy_(edited.to(saved[layer].dtype))
             yield
         finally:
             with torch.no_grad():
-                weight.copy_(saved)  # copy, not subtract: floating point does not add back
+                for layer, own in saved.items():  # copy, not subtract: floating point does not add back
+                    self.weight(layer).copy_(own)
 
 
 def in_float64(values: Tensor) -> Tensor:

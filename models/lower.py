@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +51,26 @@ def _run(model: LanguageModel, handle: RemovableHandle, inputs: dict[str, Any]) 
     raise EditError("the layers were not reached", remedy="Check `family` in the model's entry")
 
 
+@contextmanager
+def adding(model: LanguageModel, residuals: Mapping[int, Tensor], column: int) -> Iterator[None]:
+    """Within the block, in this thread, the projections' outputs gain residuals (rows, d_out) at a column."""
+
+    def gains(residual: Tensor) -> Any:
+        def hook(_module: Any, _inputs: Any, out: Tensor) -> Tensor:
+            here = column % out.shape[1]
+            gained = (out[:, here] + residual).to(out.dtype)
+            return torch.cat((out[:, :here], gained[:, None], out[:, here + 1 :]), dim=1)
+
+        return in_this_thread(hook)
+
+    hooks = [model.projection(layer).register_forward_hook(gains(r)) for layer, r in residuals.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @torch.no_grad()
 def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Any) -> dict[int, Tensor]:
     """Keys (rows, length, d_in) at every position, per layer; the pass stops at the last of the layers.
@@ -74,12 +95,20 @@ def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Any
 
 
 def lookup_keys(
-    model: LanguageModel, layer: int, rows: Sequence[Row], openings: Openings | None = None
+    model: LanguageModel,
+    layers: Sequence[int],
+    rows: Sequence[Row],
+    openings: Openings | None = None,
+    residuals: Tensor | None = None,
 ) -> Tensor:
-    """Keys (rows, d_in) at each row's lookup; what follows it is not read, nor its opening again.
+    """Keys (rows, layers, d_in) at each row's lookup; what follows it is not read, nor its opening again.
+
+    residuals   (rows, layers, d_out) that the projections' outputs gain there: a layer's key is what it is
+                when all layers below it have said their part
 
     Rows of one length go together, so that no row's arithmetic depends on its company.
     """
+    top = max(layers)
     found: dict[int, Tensor] = {}
     behind = [openings is not None and _fits(model, row, openings) for row in rows]
     begun = [row.opening if goes_on else 0 for row, goes_on in zip(rows, behind, strict=True)]
@@ -91,9 +120,12 @@ def lookup_keys(
             own = [rows[i].tokens[begun[i] : begun[i] + length] for i in some]
             inputs: dict[str, Any] = {"input_ids": torch.tensor(own, device=model.device)}
             if goes_on and openings is not None:
-                inputs |= _behind(openings, [rows[i].tokens[: begun[i]] for i in some], length, layer)
-            keys = projection_inputs(model, [layer], **inputs)[layer][:, -1]
-            found.update(zip(some, keys, strict=True))
+                inputs |= _behind(openings, [rows[i].tokens[: begun[i]] for i in some], length, top)
+            below = (layer for layer in layers if layer != top)
+            said = {} if residuals is None else {layer: residuals[some, n] for n, layer in enumerate(below)}
+            with adding(model, said, column=-1):
+                keys = projection_inputs(model, layers, **inputs)
+            found.update(zip(some, torch.stack([keys[layer][:, -1] for layer in layers], dim=1), strict=True))
     return torch.stack([found[i] for i in range(len(rows))])
 
 

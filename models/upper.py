@@ -17,6 +17,7 @@ from torch import Tensor
 
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.layer_calls import cache_argument, takes_of
+from corrigenda.models.lower import adding
 from corrigenda.models.plain_rows import PlainRows, finish_plainly
 from corrigenda.models.structure import hidden_of
 
@@ -124,19 +125,25 @@ def additive_masks(
     return masks
 
 
-def finish(model: LanguageModel, rows: Prefilled | PlainRows, residual: Tensor) -> Tensor:
-    """Hidden states after the final norm when the projection's output at the lookup gains `residual`.
+def finish(
+    model: LanguageModel, rows: Prefilled | PlainRows, residual: Tensor, higher: Sequence[int] = ()
+) -> Tensor:
+    """Hidden states after the final norm when the projections' outputs at the lookup gain `residual`.
 
-    residual   (rows, d_out)
+    residual   (rows, d_out), or (rows, (1 + len(higher)) * d_out): one layer's after the other's
+    higher     layers above the edited one whose outputs gain a residual, too, in their order
     returns    (rows, suffix, d); differentiable in `residual`
     """
+    shift, *more = torch.split(residual, rows.projected.shape[-1], dim=-1)
+    added = dict(zip(higher, more, strict=True))
     if isinstance(rows, PlainRows):
-        return finish_plainly(model, rows, {rows.layer: residual})
-    shift = residual * model.family.gain
+        return finish_plainly(model, rows, {rows.layer: shift} | added)
     if model.family.post_norm is not None:
         # In the residual's precision: without a residual there is no shift, whatever the network's.
         output = rows.projected.to(torch.promote_types(rows.projected.dtype, residual.dtype))
-        shift = model.added(rows.layer, output + residual) - model.added(rows.layer, output)
+        shift = model.added(rows.layer, output + shift) - model.added(rows.layer, output)
+    else:
+        shift = shift * model.family.gain
     # The layers above compute in the network's dtype, which may have half of the residual's bits.
     moved = (rows.hidden[:, :1] + shift[:, None]).to(rows.hidden.dtype)
     hidden = torch.cat((moved, rows.hidden[:, 1:]), dim=1)
@@ -148,5 +155,6 @@ def finish(model: LanguageModel, rows: Prefilled | PlainRows, residual: Tensor) 
             "position_ids": rows.positions,
             cache_argument(layer): cache,
         }
-        hidden = hidden_of(layer(hidden, **takes_of(layer, told), **extra))
+        with adding(model, {upper: added[upper]} if upper in added else {}, column=0):
+            hidden = hidden_of(layer(hidden, **takes_of(layer, told), **extra))
     return model.norm(hidden)

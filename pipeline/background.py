@@ -1,9 +1,9 @@
-"""What is measured once per base, layer and text before any edit: covariance, metric, contexts, norm cap."""
+"""What is measured once per base, band and text before any edit: covariances, metric, contexts, norm cap."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from corrigenda.config import Corpus, Localization
+from corrigenda.config import Corpus, Editing, Localization
 from corrigenda.editing.background import contexts, corpus, covariance, fisher
+from corrigenda.editing.solve import scales
 from corrigenda.editing.targets import norm_cap, packs
+from corrigenda.editing.targets.band import Band, layers_around
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models import loading
 from corrigenda.models.language_model import LanguageModel
@@ -31,14 +33,16 @@ from corrigenda.storage.releases.manifests import Release
 class Background:
     """What the edit must leave alone, and the openings it is practised behind.
 
-    covariance   (d_in, d_in) float64, E[k k^T] at the golden layer
-    metric       (d_out, d_out) float32, what a short residual is; None for the plain metric
+    band         the layers that are edited
+    covariances  by layer of the band (d_in, d_in) float64, E[k k^T]
+    metric       (width, d_out, d_out) float32, what a short residual is; None for the plain metric
     norm_cap     residuals are at most this share of the hidden norm
-    identity     names all that covariance and metric depend on
+    identity     names all that covariances and metric depend on
     contexts     prompt prefixes, the empty one first
     """
 
-    covariance: Tensor
+    band: Band
+    covariances: tuple[Tensor, ...]
     metric: Tensor | None
     norm_cap: float
     identity: str
@@ -46,7 +50,7 @@ class Background:
 
 
 def measure_background(night: Night, base: Release, model: LanguageModel, layer: int) -> Background:
-    """Contexts, covariance, metric and norm cap of the golden layer, cached or fresh."""
+    """The band around the golden layer, its contexts, covariances, metric and norm cap, cached or fresh."""
     settings = night.settings.editing
     count = max(settings.contexts, settings.key_contexts)
     asked = [contexts.VERSION, count, settings.context_tokens, settings.seed]
@@ -56,56 +60,89 @@ def measure_background(night: Night, base: Release, model: LanguageModel, layer:
         [identity(night, base), asked],
         lambda: list(contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)),
     )
-    key = digest_of([identity(night, base), corpus_identity(night, night.settings.covariance), layer])
-    moments = _covariance(night, base, model, layer, key)
-    metric = _metric(night, base, model, layer, key) if settings.metric == "fisher" else None
-    cap = _norm_cap(night, base, model, layer, key, metric)
-    return Background(moments, metric, cap, key, tuple(texts))
+    layers = layers_of_band(model, layer, settings)
+    text = digest_of([identity(night, base), corpus_identity(night, night.settings.covariance)])
+    covariances = _covariances(night, base, model, layers, text)
+    fishers = _fishers(night, base, model, layers, text) if settings.metric == "fisher" else {}
+    metric = torch.stack([fisher.metric_of(fishers[own]) for own in layers]) if fishers else None
+    band, cap = _measured_band(night, model, layers, text, covariances, fishers, metric)
+    key = digest_of([text, layers])
+    return Background(band, tuple(covariances[own] for own in layers), metric, cap, key, tuple(texts))
 
 
-def _covariance(night: Night, base: Release, model: LanguageModel, layer: int, key: str) -> Tensor:
-    def compute() -> Tensor:
+def layers_of_band(model: LanguageModel, golden: int, settings: Editing) -> tuple[int, ...]:
+    """The layers that are edited; one alone where a norm stands behind the projection."""
+    width = 1 if model.family.post_norm is not None else settings.band
+    return layers_around(golden, width, model.n_layers)
+
+
+def _covariances(
+    night: Night, base: Release, model: LanguageModel, layers: Sequence[int], text: str
+) -> dict[int, Tensor]:
+    def compute(missing: Sequence[int]) -> dict[int, Tensor]:
         tokens = background_text(night, base, model, night.settings.covariance, "background text")
-        part = night.workplace / f"covariance-{digest_of([covariance.VERSION, key])[:16]}.part"
+        part = night.workplace / f"covariance-{digest_of([covariance.VERSION, text, missing])[:16]}.part"
         with bar("covariance", tokens.numel()) as advance:
-            return covariance.resumable_covariance(model, layer, tokens, part, advance=advance)
+            return covariance.resumable_covariance(model, missing, tokens, part, advance=advance)
 
-    return _cached_tensor(night, "covariance", [covariance.VERSION, key], compute)
+    return _cached_by_layer(night, "covariance", [covariance.VERSION, text], layers, compute)
 
 
-def _metric(night: Night, base: Release, model: LanguageModel, layer: int, key: str) -> Tensor:
+def _fishers(
+    night: Night, base: Release, model: LanguageModel, layers: Sequence[int], text: str
+) -> dict[int, Tensor]:
     count, products = night.settings.editing.metric_tokens, night.settings.editing.products
 
-    def compute() -> Tensor:
+    def compute(missing: Sequence[int]) -> dict[int, Tensor]:
         tokens = background_text(night, base, model, night.settings.covariance, "background text")
         some = tokens[: max(1, count // tokens.shape[1])]
         with bar("sensitivity", some.numel()) as advance:
-            return fisher.layer_metric(model, layer, some, products=products, advance=advance)
+            return fisher.output_fisher(model, missing, some, products=products, advance=advance)
 
-    return _cached_tensor(night, "metric", [fisher.VERSION, key, count, products], compute)
+    return _cached_by_layer(night, "fisher", [fisher.VERSION, text, count, products], layers, compute)
 
 
-def _norm_cap(
-    night: Night, base: Release, model: LanguageModel, layer: int, key: str, metric: Tensor | None
-) -> float:
+def _measured_band(
+    night: Night,
+    model: LanguageModel,
+    layers: Sequence[int],
+    text: str,
+    covariances: Mapping[int, Tensor],
+    fishers: Mapping[int, Tensor],
+    metric: Tensor | None,
+) -> tuple[Band, float]:
+    """The band with its scales, and how long residuals may be in them."""
     settings = night.settings.editing
     pool = pool_of(night.settings.localization, night.fleet.config.root)
-    asked = [norm_cap.VERSION, key, packs.settings_of_targets(settings), pool_digest(pool)]
-    cap: float = _cached_json(
-        night, "norm-cap", asked, lambda: norm_cap.proxy_norm_cap(model, layer, pool, settings, metric)
-    )
-    return cap
+
+    def compute() -> dict[str, Any]:
+        laid = scales.laid(model, layers, covariances, fishers, norm_cap.proxy_rows(model, pool, settings))
+        cap = norm_cap.proxy_norm_cap(model, laid, pool, settings, metric)
+        return {"scales": laid.scales, "norm_cap": cap}
+
+    versions = [scales.VERSION, norm_cap.VERSION, fisher.VERSION]
+    asked = [versions, text, layers, packs.settings_of_targets(settings), pool_digest(pool)]
+    found = _cached_json(night, "band", asked, compute)
+    return Band(tuple(layers), tuple(found["scales"])), found["norm_cap"]
 
 
-def _cached_tensor(night: Night, kind: str, key: Any, compute: Callable[[], Tensor]) -> Tensor:
-    digest = digest_of(key)
-    body = cache.lookup(night.store, kind, digest)
-    if body is None:
-        # An inverse comes out column-major, which safetensors refuses.
-        body = save_tensors({kind: compute().contiguous()}, {"format": "pt"})
-        cache.remember(night.store, kind, digest, body)
-    stored: Tensor = load_tensors(body)[kind]
-    return stored
+def _cached_by_layer(
+    night: Night,
+    kind: str,
+    key: list[Any],
+    layers: Sequence[int],
+    compute: Callable[[Sequence[int]], Mapping[int, Tensor]],
+) -> dict[int, Tensor]:
+    """A matrix a layer, each cached by itself; those that are missing are computed in one go."""
+    digests = {layer: digest_of([*key, layer]) for layer in layers}
+    bodies = {layer: cache.lookup(night.store, kind, digest) for layer, digest in digests.items()}
+    known = {layer: load_tensors(body)[kind] for layer, body in bodies.items() if body is not None}
+    missing = [layer for layer in layers if layer not in known]
+    for layer, found in compute(missing).items() if missing else ():
+        body = save_tensors({kind: found.contiguous()}, {"format": "pt"})
+        cache.remember(night.store, kind, digests[layer], body)
+        known[layer] = found
+    return known
 
 
 def background_text(night: Night, base: Release, model: LanguageModel, text: Corpus, what: str) -> Tensor:

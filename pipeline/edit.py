@@ -1,4 +1,4 @@
-"""The heavy part of a night: load the base, edit its golden layer."""
+"""The heavy part of a night: load the base, edit its golden band."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ from corrigenda.storage.releases.safetensors import RawTensor
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One night's edit. An empty active set leaves the base's own tensor.
+    """One night's edit. An empty active set leaves the base's own tensors.
 
-    tensor    the edited weight as it will be published; None for the base's own
-    settings  the editor's, with what "auto" came to and how the solve went
+    layer     the golden one, around which the band lies
+    tensors   {layer: the edited weight as it will be published}; empty for the base's own
+    settings  the editor's, with the band, what "auto" came to and how the solve went
     """
 
     layer: int
-    tensor: RawTensor | None
+    tensors: Mapping[int, RawTensor]
     ledger: Ledger
     computed: int
     cached: int
@@ -60,34 +61,42 @@ def edit(
     background: Background,
     corrections: Ledger,
 ) -> Edit:
-    """One closed-form solve at `layer` over the whole active set, from the pristine base.
+    """One closed-form solve a layer of the band over the whole active set, from the pristine base.
 
+    layer   the golden one
     Requests that this model cannot take are marked rejected in the returned ledger.
     """
-    cached = cached_targets(night, base, layer, background) if corrections.active else {}
-    found = targets(night, base, model, layer, background, corrections, cached)
+    cached = cached_targets(night, base, background) if corrections.active else {}
+    found = targets(night, base, model, background, corrections, cached)
     marked = _refused(corrections, {d: str(fault) for d, fault in found.refused.items()})
     settings = night.settings.editing
-    chosen = settings.model_dump() | {"norm_cap": background.norm_cap}
-    tensor = None
+    band = background.band
+    chosen = settings.model_dump() | {"norm_cap": background.norm_cap, "layers": list(band.layers)}
+    tensors: dict[int, RawTensor] = {}
     if found.known:
-        other = OtherText.of(model.linear_map(layer), background.covariance)
-        solved = solve_balanced(found.known, other, settings)
-        tensor = _rounded(night, base, model, layer, solved.update)
+        solved = solve_balanced(found.known, other_text(model, background), settings)
+        each = zip(band.layers, solved.updates, strict=True)
+        tensors = {layer: _rounded(night, base, model, layer, update) for layer, update in each}
         chosen |= {
             "covariance_weight": solved.weight,
             "rounds": solved.rounds,
             "short": solved.short,
             "change": solved.change,
         }
-    return Edit(layer, tensor, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
+    return Edit(layer, tensors, marked, len(found.fresh), len(found.known) - len(found.fresh), chosen)
+
+
+def other_text(model: LanguageModel, background: Background) -> list[OtherText]:
+    """What other text asks of the pristine maps, by layer of the band."""
+    band = background.band
+    layers = zip(band.layers, background.covariances, band.scales, strict=True)
+    return [OtherText.of(model.linear_map(layer), moments, scale) for layer, moments, scale in layers]
 
 
 def targets(
     night: Night,
     base: Release,
     model: LanguageModel,
-    layer: int,
     background: Background,
     corrections: Ledger,
     cached: Mapping[str, Target],
@@ -98,7 +107,7 @@ def targets(
     with bar("targets", len(requests)) as advance:
         found = engine.find_targets(
             model,
-            layer,
+            background.band,
             list(requests.values()),
             background.contexts,
             settings,
@@ -108,21 +117,21 @@ def targets(
             advance=advance,
         )
     if found.fresh:
-        scope = _scope(night, base, layer, background)
+        scope = _scope(night, base, background)
         cache.remember_pack(night.store, "edits", scope, packs.pack(found.fresh))
     return found
 
 
-def cached_targets(night: Night, base: Release, layer: int, background: Background) -> dict[str, Target]:
-    """All targets that any night has computed of this base, layer and settings, by group digest."""
-    scope = _scope(night, base, layer, background)
+def cached_targets(night: Night, base: Release, background: Background) -> dict[str, Target]:
+    """All targets that any night has computed of this base, band and settings, by group digest."""
+    scope = _scope(night, base, background)
     return packs.unpack(cache.lookup_packs(night.store, "edits", scope))
 
 
-def _scope(night: Night, base: Release, layer: int, background: Background) -> str:
+def _scope(night: Night, base: Release, background: Background) -> str:
     settings, cap = night.settings.editing, background.norm_cap
     known = identity(night, base)
-    return packs.scope(known, layer, background.contexts, settings, cap, background.identity)
+    return packs.scope(known, background.band, background.contexts, settings, cap, background.identity)
 
 
 def _refused(corrections: Ledger, refused: dict[str, str]) -> Ledger:

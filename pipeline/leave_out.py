@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 import pyarrow as pa
-import torch
 from torch import Tensor
 
 from corrigenda.config import Gates
@@ -20,7 +19,7 @@ from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.solve.weight import OtherText
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import Background, background_text
-from corrigenda.pipeline.edit import Edit, cached_targets, targets
+from corrigenda.pipeline.edit import Edit, cached_targets, other_text, targets
 from corrigenda.pipeline.night import Night
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.releases.manifests import Release
@@ -57,12 +56,13 @@ class Trials:
         self.probes = [Probe(**row) for row in gates.broken(scored, kinds)]
         self.told = {p.probe_id: {"prompt": p.prompt, "expected": p.expected} for p in self.probes}
         self._asked = Counter(scored["kind"].to_pylist())
-        self._cached = cached_targets(night, base, candidate.layer, background)
-        self._original = model.weight(candidate.layer).detach().clone()
+        self._cached = cached_targets(night, base, background)
+        layers = background.band.layers
+        self._original = {layer: model.weight(layer).detach().clone() for layer in layers}
 
     def damage(self, left_out: frozenset[str], advance: Callable[[int], None]) -> Damage:
         """What the edit does without these corrections; tells `advance` of one trial more."""
-        with self.model.trial(self.candidate.layer, self._update(left_out)):
+        with self.model.trial(self._updates(left_out)):
             broken = self._broken()
             figures = self._of_text()
         for gate in self.short:
@@ -73,20 +73,21 @@ class Trials:
         advance(1)
         return Damage(figures, broken)
 
-    def _update(self, left_out: frozenset[str]) -> Tensor:
-        """What the next candidate would add to the weight: the whole solve, from targets that are known."""
+    def _updates(self, left_out: frozenset[str]) -> dict[int, Tensor]:
+        """What the next candidate would add to the weights: the whole solve, from targets that are known."""
         kept = ledger.quarantine(self.candidate.ledger, left_out, "trial")
-        layer, cached = self.candidate.layer, self._cached
-        found = targets(self.night, self.base, self.model, layer, self.background, kept, cached)
+        cached = self._cached
+        found = targets(self.night, self.base, self.model, self.background, kept, cached)
         cached |= found.fresh  # a group that lost a member has another target
         if not found.known:
-            return torch.zeros_like(self.model.linear_map(layer))
-        return solve_balanced(found.known, self._other, self.night.settings.editing).update
+            return {}
+        updates = solve_balanced(found.known, self._others, self.night.settings.editing).updates
+        return dict(zip(self.background.band.layers, updates, strict=True))
 
     @cached_property
-    def _other(self) -> OtherText:
-        """What other text asks of the pristine map, the same for all trials; read outside of any."""
-        return OtherText.of(self.model.linear_map(self.candidate.layer), self.background.covariance)
+    def _others(self) -> list[OtherText]:
+        """What other text asks of the pristine maps, the same for all trials; read outside of any."""
+        return other_text(self.model, self.background)
 
     def _broken(self) -> frozenset[str]:
         scores = scoring.score(self.model, self.probes)
@@ -105,7 +106,7 @@ class Trials:
         wanted = [gate.gate for gate in self.short if gate.gate in _OF_TEXT]
         if not wanted:
             return {}
-        as_it_was = as_base(self.model, self.candidate.layer, self._original)
+        as_it_was = as_base(self.model, self._original)
         drifted = drift(self.model, self._text, as_it_was)
         figures = gates.verdict(_judged((), SCORES.empty_table(), drifted), Gates()).figures
         return {name: float(figures[name] or 0.0) for name in wanted}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from torch import Tensor
 
 from corrigenda.errors import GateError
 from corrigenda.models import loading
@@ -62,7 +61,7 @@ def validate(
 
     own   the model's own probes, which are asked beside those of the corrections
     """
-    replaced = {model.weight_name(candidate.layer): candidate.tensor} if candidate.tensor else {}
+    replaced = {model.weight_name(layer): tensor for layer, tensor in candidate.tensors.items()}
     files = publish.replaced_files(night.store, base, replaced)
     place = night.workplace / "candidate"
     pull.materialise(night.store, replace(base, files=files), place, night.blob_cache)
@@ -92,7 +91,7 @@ def _score(
         before.probes,
         before.scores,
         after,
-        _drift(night, base, model, edited, candidate.layer),
+        _drift(night, base, model, edited, candidate.tensors),
         run_id=night.fleet.run_id,
         model=night.name,
         scored_at=datetime.now(UTC),
@@ -100,11 +99,13 @@ def _score(
     )
 
 
-def _drift(night: Night, base: Release, model: LanguageModel, edited: LanguageModel, layer: int) -> pa.Table:
+def _drift(
+    night: Night, base: Release, model: LanguageModel, edited: LanguageModel, layers: Iterable[int]
+) -> pa.Table:
     text = background_text(night, base, model, night.settings.drift, "held-out text")
-    original: Tensor = model.weight(layer)
+    originals = {layer: model.weight(layer) for layer in layers}
     with bar("drift", len(text)) as advance:
-        return drift(edited, text.tolist(), as_base(edited, layer, original), progress=advance)
+        return drift(edited, text.tolist(), as_base(edited, originals), progress=advance)
 
 
 def quarantine(

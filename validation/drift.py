@@ -1,13 +1,13 @@
 """Drift: how far a candidate's next-token distributions have moved from the base's on held-out text.
 
-Exact, over the whole vocabulary. A candidate differs from its base in one tensor, so the base is had by
-putting that tensor back for the length of a forward; no second model is held.
+Exact, over the whole vocabulary. A candidate differs from its base in a few tensors, so the base is had by
+putting those tensors back for the length of a forward; no second model is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -52,12 +52,14 @@ def drift(
     return pa.Table.from_pylist(rows, schema=DRIFT)
 
 
-def as_base(model: LanguageModel, layer: int, weight: Tensor) -> BaseNetwork:
-    """The candidate's own network, with the base's tensor in place of the edited one of `layer`."""
+def as_base(model: LanguageModel, weights: Mapping[int, Tensor]) -> BaseNetwork:
+    """The candidate's own network, with the base's tensors, by layer, in place of the edited ones."""
 
     @contextmanager
     def opened() -> Iterator[Any]:
-        with swapped(model.weight(layer), weight):
+        with ExitStack() as swaps:
+            for layer, weight in weights.items():
+                swaps.enter_context(swapped(model.weight(layer), weight))
             yield model.network
 
     return opened

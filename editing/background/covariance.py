@@ -7,7 +7,7 @@ that is asked for. Blocks are summed in float32 and merged in float64.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,31 +46,30 @@ def key_covariance(
 
 def resumable_covariance(
     model: LanguageModel,
-    layer: int,
+    layers: Sequence[int],
     tokens: Tensor,
     part: Path,
     *,
     chunk_tokens: int = 65_536,
     advance: Callable[[int], None] = lambda _tokens: None,
-) -> Tensor:
-    """`key_covariance` of one layer that goes on where a killed process stopped.
+) -> dict[int, Tensor]:
+    """`key_covariance` that goes on where a killed process stopped.
 
     part   a file of this very computation: sums so far, replaced whole after each chunk of text, removed
            at the end. A damaged one is as good as none.
     """
     _check(tokens)
-    total, done = _read_part(part, len(tokens))
+    totals, done = _read_part(part, layers, len(tokens))
     advance(tokens[:done].numel())
     step = max(1, chunk_tokens // tokens.shape[1])
     for first in range(done, len(tokens), step):
         chunk = tokens[first : first + step]
-        moment = _moments(model, [layer], chunk, BATCH_TOKENS, advance)[layer]
-        total = moment if total is None else total + moment
+        moments = _moments(model, layers, chunk, BATCH_TOKENS, advance)
+        totals = {layer: totals[layer] + own if totals else own for layer, own in moments.items()}
         if first + step < len(tokens):
-            _write_part(part, total, first + len(chunk))
+            _write_part(part, totals, first + len(chunk))
     part.unlink(missing_ok=True)
-    assert total is not None  # there are tokens
-    return total / keys_in(tokens)
+    return {layer: total / keys_in(tokens) for layer, total in totals.items()}
 
 
 def keys_in(tokens: Tensor) -> int:
@@ -97,20 +96,21 @@ def _moments(
     return sums
 
 
-def _read_part(part: Path, rows: int) -> tuple[Tensor | None, int]:
+def _read_part(part: Path, layers: Sequence[int], rows: int) -> tuple[dict[int, Tensor], int]:
     """The sums so far and the rows that are in them."""
     try:
         held = load_file(part)
         done = int(held["done"])
+        totals = {layer: held[str(layer)] for layer in layers}
     except (OSError, SafetensorError, KeyError):
-        return None, 0
-    return (held["total"], done) if 0 < done < rows else (None, 0)
+        return {}, 0
+    return (totals, done) if 0 < done < rows else ({}, 0)
 
 
-def _write_part(part: Path, total: Tensor, done: int) -> None:
+def _write_part(part: Path, totals: Mapping[int, Tensor], done: int) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     scratch = part.with_suffix(f".{os.getpid()}")
-    save_file({"total": total, "done": torch.tensor(done)}, scratch)
+    save_file({str(layer): total for layer, total in totals.items()} | {"done": torch.tensor(done)}, scratch)
     scratch.replace(part)
 
 

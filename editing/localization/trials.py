@@ -22,6 +22,7 @@ from corrigenda.editing.background.covariance import key_covariance
 from corrigenda.editing.background.fisher import layer_metric
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.solve.weight import OtherText
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import find_targets
 from corrigenda.editing.targets.scale import FREE
 from corrigenda.facts import EditRequest, ProxyFact
@@ -118,19 +119,19 @@ def try_layer(model: LanguageModel, facts: Sequence[ProxyFact], layer: int, arou
     measured = around.background[: max(1, TRUNCATED.metric_tokens // around.background.shape[1])]
     targets = find_targets(
         model,
-        layer,
+        Band.single(layer),
         requests,
         around.contexts,
         TRUNCATED,
         norm_cap=FREE,
         cached={},
-        metric=layer_metric(model, layer, measured, products=TRUNCATED.products),
+        metric=layer_metric(model, layer, measured, products=TRUNCATED.products)[None],
     )
     covariance = key_covariance(model, [layer], around.background)[layer]
     covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
     other = OtherText.of(model.linear_map(layer), covariance)
-    update = solve_balanced(targets.known, other, TRUNCATED).update
-    with model.trial(layer, update), products_in(TRUNCATED.products, model.device):
+    (update,) = solve_balanced(targets.known, [other], TRUNCATED).updates
+    with model.trial({layer: update}), products_in(TRUNCATED.products, model.device):
         return grade(model, facts, around)
 
 

@@ -45,7 +45,7 @@ def solve_update(
     _check(k, r, c, weight)
     if k.shape[1] == 0:
         return torch.zeros(r.shape[0], k.shape[0], dtype=torch.float64, device=k.device)
-    return _SOLVERS[solver](k, r, _ridged(c), weight)
+    return _SOLVERS[solver](k, r, ridged(c), weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def solve_moments(moments: Moments, covariance: Tensor, weight: float, solver: S
     """
     if solver == "emmet":
         raise EditError("emmet needs each column", remedy="Use `solve_update`", solver=solver)
-    c = _ridged(covariance.double())
+    c = ridged(covariance.double())
     if not all(bool(torch.isfinite(part).all()) for part in (c, moments.gram, moments.cross)):
         raise _not_finite()
     if solver == "alphaedit":
@@ -81,11 +81,11 @@ def solve_moments(moments: Moments, covariance: Tensor, weight: float, solver: S
 
 def null_space_limit(covariance: Tensor) -> float:
     """The weight above which `alphaedit` has no direction left that it may change."""
-    values = torch.linalg.eigvalsh(_ridged(covariance.double()))
+    values = torch.linalg.eigvalsh(ridged(covariance.double()))
     return float(values.mean() / values[0])
 
 
-def _ridged(c: Tensor) -> Tensor:
+def ridged(c: Tensor) -> Tensor:
     """C with a small share of its mean eigenvalue in every direction."""
     return c + RIDGE * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
 

@@ -6,7 +6,7 @@ model, for what a fact needs was measured when its target was found (`docs/desig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from corrigenda.config import Editing
 from corrigenda.editing.solve.closed_form import solve_moments, solve_update
 from corrigenda.editing.solve.columns import columns_of, moments_of
-from corrigenda.editing.solve.weight import Needs, OtherText, find_weight, weigh
+from corrigenda.editing.solve.weight import Needs, OtherText, find_weight, total_change, weigh
 from corrigenda.editing.targets.target import Target
 
 PRESS = 2.0
@@ -25,62 +25,71 @@ PRESS = 2.0
 class Solved:
     """The joint solve of a night.
 
-    update   (d_out, d_in) float64
+    updates  by layer of the band (d_out, d_in) float64
     weight   background keys per fact that it was solved with
     rounds   solves after the first: each presses the facts harder that got too little
     short    facts that got too little all the same
-    change   of what the layer adds to background text, as a share of its mean square
+    change   of what the layers add to background text, as shares of the mean squares; their sum
     """
 
-    update: Tensor
+    updates: tuple[Tensor, ...]
     weight: float
     rounds: int
     short: int
     change: float
 
 
-def solve_balanced(targets: Mapping[str, Target], other: OtherText, settings: Editing) -> Solved:
-    """The gentlest joint update under which the facts are said.
+def solve_balanced(targets: Mapping[str, Target], others: Sequence[OtherText], settings: Editing) -> Solved:
+    """The gentlest joint updates under which the facts are said; `others`: by layer of the band.
+
+    Each layer has a solve of its own, and all have one weight.
 
     One weight for all facts is too much for most and too little for some. So all facts begin light, and
     those of which an update gives less than the share of their residual that they need count PRESS times
     as much in the next solve: D = R W K^T (weight C + K W K^T)^-1. All weights change at once. Pressing ends
-    before the update changes other text more than `settings.most_change`. So it is with `alphaedit`, whose
+    before the updates change other text more than `settings.most_change`. So it is with `alphaedit`, whose
     weight says how little of other text a direction may carry; `emmet` takes no weight, and no limit holds.
     """
     ordered = [targets[digest] for digest in sorted(targets)]
-    needs = Needs.of(ordered)
+    needs = Needs.of(ordered, [other.scale for other in others])
+    places = range(len(others))
     if settings.solver == "emmet":
         # Equality weighs nothing against other text: there is no weight to find, and nothing to press.
-        update = solve_targets(targets, other.covariance, settings, weight=1.0)
-        short = int((needs.margins(update) < 0).sum())
-        return Solved(update, 1.0, 0, short, other.change(update))
+        covariances = [other.covariance for other in others]
+        updates = solve_targets(targets, covariances, settings, weight=1.0)
+        short = int((needs.margins(updates) < 0).sum())
+        return Solved(updates, 1.0, 0, short, total_change(others, updates))
     pressure = torch.ones(len(ordered), dtype=torch.float64)
-    moments = moments_of(ordered, pressure)
+    moments = [moments_of(ordered, pressure, place) for place in places]
     if settings.covariance_weight == "auto":
-        best = find_weight(moments, needs, other, settings)
+        best = find_weight(moments, needs, others, settings)
         room = best.room
     else:
-        best = weigh(moments, needs, other, settings, float(settings.covariance_weight))
+        best = weigh(moments, needs, others, settings, float(settings.covariance_weight))
         room = True
     rounds = 0
     while room and rounds < settings.balance_rounds and bool(best.short.any()):
         some = [target for target, is_short in zip(ordered, best.short.tolist(), strict=True) if is_short]
-        moments = moments + moments_of(some, (PRESS - 1) * pressure[best.short])
+        extra = (PRESS - 1) * pressure[best.short]
+        moments = [own + moments_of(some, extra, place) for own, place in zip(moments, places, strict=True)]
         pressure = torch.where(best.short, pressure * PRESS, pressure)
-        pressed = weigh(moments, needs, other, settings, best.weight)
+        pressed = weigh(moments, needs, others, settings, best.weight)
         if not pressed.allowed:
             break
         best, rounds = pressed, rounds + 1
-    return Solved(best.update, best.weight, rounds, int(best.short.sum()), best.change)
+    return Solved(best.updates, best.weight, rounds, int(best.short.sum()), best.change)
 
 
 def solve_targets(
-    targets: Mapping[str, Target], covariance: Tensor, settings: Editing, *, weight: float
-) -> Tensor:
-    """One solve in which all facts count alike, in the order of their digests."""
+    targets: Mapping[str, Target], covariances: Sequence[Tensor], settings: Editing, *, weight: float
+) -> tuple[Tensor, ...]:
+    """One solve a layer in which all facts count alike, in the order of their digests."""
     ordered = [targets[digest] for digest in sorted(targets)]
     alike = torch.ones(len(ordered), dtype=torch.float64)
-    if settings.solver == "emmet":
-        return solve_update(*columns_of(ordered, alike), covariance, weight, settings.solver)
-    return solve_moments(moments_of(ordered, alike), covariance, weight, settings.solver)
+
+    def solved(place: int, covariance: Tensor) -> Tensor:
+        if settings.solver == "emmet":
+            return solve_update(*columns_of(ordered, alike, place), covariance, weight, settings.solver)
+        return solve_moments(moments_of(ordered, alike, place), covariance, weight, settings.solver)
+
+    return tuple(solved(place, covariance) for place, covariance in enumerate(covariances))

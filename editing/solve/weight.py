@@ -28,19 +28,21 @@ START, CLOSE, NARROW, TRIES = 300.0, 0.02, 0.06, 12
 
 @dataclass(frozen=True, slots=True)
 class OtherText:
-    """What other text asks of the edited map.
+    """What other text asks of one edited map.
 
     covariance   (d_in, d_in) E[k k^T] of its keys
     energy       E|W k|^2, the mean square of what the pristine map W adds
+    scale        what residuals are measured in at this layer, see `Band`
     """
 
     covariance: Tensor
     energy: float
+    scale: float = 1.0
 
     @classmethod
-    def of(cls, weight: Tensor, covariance: Tensor) -> OtherText:
+    def of(cls, weight: Tensor, covariance: Tensor, scale: float = 1.0) -> OtherText:
         """weight: (d_out, d_in), the pristine base's."""
-        return cls(covariance, _mean_square(weight.detach().cpu().double(), covariance))
+        return cls(covariance, _mean_square(weight.detach().cpu().double(), covariance), scale)
 
     def change(self, update: Tensor) -> float:
         """E|D k|^2 / E|W k|^2 for an update D (d_out, d_in).
@@ -58,11 +60,12 @@ def _mean_square(linear_map: Tensor, covariance: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What facts need of an update at their plain prompts.
+    """What facts need of the updates at their plain prompts.
 
-    keys        (facts, d_in)   of the plain prompts
-    directions  (facts, d_out)  residuals over their squared lengths
-    shares      (facts,)        of its residual, from which on a fact is said; infinite if it never is
+    keys        (width, facts, d_in)   of the plain prompts
+    directions  (width, facts, d_out)  residuals over the squared length of all layers' together, both in
+                the layers' scales
+    shares      (facts,)  of its residuals, from which on a fact is said; infinite if it never is
     """
 
     keys: Tensor
@@ -70,34 +73,38 @@ class Needs:
     shares: Tensor
 
     @classmethod
-    def of(cls, targets: Sequence[Target]) -> Needs:
-        keys = torch.stack([target.keys[0] for target in targets]).double()
-        wanted = torch.stack([target.residual for target in targets]).double()
-        directions = wanted / wanted.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    def of(cls, targets: Sequence[Target], scales: Sequence[float]) -> Needs:
+        keys = torch.stack([target.keys[:, 0] for target in targets], dim=1).double()
+        wanted = torch.stack([target.residual for target in targets], dim=1).double()
+        weights = torch.tensor(scales, dtype=torch.float64)[:, None, None] ** -2
+        lengths = (wanted.square() * weights).sum((0, 2))[:, None].clamp(min=1e-30)
         needed = torch.tensor([target.needed for target in targets], dtype=torch.float64)
-        return cls(keys, directions, needed)
+        return cls(keys, wanted * weights / lengths, needed)
 
-    def margins(self, update: Tensor) -> Tensor:
-        """The share of its residual that each fact gets above what it needs, (facts,).
+    def margins(self, updates: Sequence[Tensor]) -> Tensor:
+        """The share of its residuals that each fact gets above what it needs, (facts,).
+
+        updates   by layer (d_out, d_in)
 
         A fact that the whole residual does not make the model say lacks nothing that a solve could give: 1.
         """
-        given = (self.keys @ update.T * self.directions).sum(-1)
+        each = zip(self.keys, self.directions, updates, strict=True)
+        given = sum((keys @ update.T * wanted).sum(-1) for keys, wanted, update in each)
         return torch.where(self.shares.isfinite(), given - self.shares, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """One solve at one covariance weight.
+    """One solve of all layers at one covariance weight.
 
-    update    (d_out, d_in) float64
+    updates   by layer (d_out, d_in) float64
     weight    background keys per fact
     margins   (facts,) see `Needs.margins`
-    change    for other text, see `OtherText.change`
+    change    for other text, see `OtherText.change`; the sum over the layers
     limit     the most change that is allowed
     """
 
-    update: Tensor
+    updates: tuple[Tensor, ...]
     weight: float
     margins: Tensor
     change: float
@@ -131,13 +138,25 @@ class Weighed:
         return max(self.spare - CLOSE / 2, log(max(self.change, 1e-30) / self.limit) + CLOSE / 2)
 
 
-def weigh(moments: Moments, needs: Needs, other: OtherText, settings: Editing, weight: float) -> Weighed:
-    """The solve at one weight, and how it serves facts and other text."""
-    update = solve_moments(moments, other.covariance, weight, settings.solver)
-    return Weighed(update, weight, needs.margins(update), other.change(update), settings.most_change)
+def weigh(
+    moments: Sequence[Moments], needs: Needs, others: Sequence[OtherText], settings: Editing, weight: float
+) -> Weighed:
+    """The solve at one weight, and how it serves facts and other text; `moments`, `others`: by layer."""
+    layers = zip(moments, others, strict=True)
+    updates = tuple(solve_moments(own, other.covariance, weight, settings.solver) for own, other in layers)
+    return Weighed(
+        updates, weight, needs.margins(updates), total_change(others, updates), settings.most_change
+    )
 
 
-def find_weight(moments: Moments, needs: Needs, other: OtherText, settings: Editing) -> Weighed:
+def total_change(others: Sequence[OtherText], updates: Sequence[Tensor]) -> float:
+    """The sum over the layers of what their updates change, see `OtherText.change`."""
+    return sum(other.change(update) for other, update in zip(others, updates, strict=True))
+
+
+def find_weight(
+    moments: Sequence[Moments], needs: Needs, others: Sequence[OtherText], settings: Editing
+) -> Weighed:
     """The solve at the heaviest weight at which enough facts get what they need; but at none at which the
     update changes other text more than `settings.most_change`: a layer has not room for any number of
     facts, and beyond it each fact that is won costs more than it is worth.
@@ -147,13 +166,13 @@ def find_weight(moments: Moments, needs: Needs, other: OtherText, settings: Edit
     """
     heaviest = HEAVIEST
     if settings.solver == "alphaedit":
-        heaviest = min(heaviest, 0.999 * null_space_limit(other.covariance))
+        heaviest = min(heaviest, *(0.999 * null_space_limit(other.covariance) for other in others))
     low, high = log(LIGHTEST), log(heaviest)
     light = heavy = before = None
     # At first the change is taken to fall as the weight grows.
     here, slope = log(min(START, heaviest)), -1.0
     for _ in range(TRIES):
-        tried = weigh(moments, needs, other, settings, exp(here))
+        tried = weigh(moments, needs, others, settings, exp(here))
         if tried.allowed and abs(tried.mark) <= CLOSE / 2:
             return tried
         if before is not None:
@@ -169,4 +188,4 @@ def find_weight(moments: Moments, needs: Needs, other: OtherText, settings: Edit
         here = aim if low < aim < high else (low + high) / 2
     if light and light.allowed:
         return light
-    return heavy or weigh(moments, needs, other, settings, heaviest)
+    return heavy or weigh(moments, needs, others, settings, heaviest)

@@ -53,7 +53,8 @@ class Adam:
 class Normalised:
     """Heavy ball on unit gradients. value, velocity: (facts, d_out); length: (facts,) of the first step.
 
-    metric   (d_out, d_out), symmetric, by which gradients are multiplied before their length is made one
+    metric   (width, d_out, d_out), symmetric: by layer, what gradients are multiplied by before the length of
+             the whole is made one
     """
 
     value: Tensor
@@ -63,7 +64,7 @@ class Normalised:
 
     def step(self, gradient: Tensor, count: int) -> Normalised:
         """One step against `gradient` (facts, d_out); `count` starts at 1."""
-        natural = gradient if self.metric is None else linear(gradient, self.metric)
+        natural = gradient if self.metric is None else _through(self.metric, gradient)
         direction = natural / natural.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         length = self.length[:, None] * DECAY ** (count - 1)
         velocity = MOMENTUM * self.velocity - length * direction
@@ -77,19 +78,32 @@ class Normalised:
         return Normalised(self.value[keep], self.velocity[keep], self.length[keep], self.metric)
 
 
+def _through(metric: Tensor, gradient: Tensor) -> Tensor:
+    """Each layer's part of the gradient (facts, width * d_out) times its own metric."""
+    parts = torch.split(gradient, metric.shape[-1], dim=-1)
+    return torch.cat([linear(part, own) for part, own in zip(parts, metric, strict=True)], dim=-1)
+
+
 def start(
-    settings: Editing, scale: Tensor, value: Tensor, *, calm: bool = False, metric: Tensor | None = None
+    settings: Editing,
+    scale: Tensor,
+    value: Tensor,
+    *,
+    width: int = 1,
+    calm: bool = False,
+    metric: Tensor | None = None,
 ) -> Adam | Normalised:
-    """A descent from `value` (facts, d_out).
+    """A descent from `value` (facts, width * d_out).
 
     scale   (facts,) what step lengths are shares of, see `room.scale_of`
+    width   layers of the band: the more share the work, the shorter is the whole way
     calm    begin with shorter steps, near the goal
     metric  of `normalised`: see `Normalised`
     """
     still = torch.zeros_like(value)
     if settings.optimiser == "adam":
         return Adam(value, still, still.clone(), settings.learning_rate)
-    length = settings.first_step * scale * (CALM if calm else 1.0)
+    length = settings.first_step / width**0.5 * scale * (CALM if calm else 1.0)
     return Normalised(value, still, length, metric)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from corrigenda.config import Editing
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.groups import Group, grouped
 from corrigenda.editing.targets.optimise import optimise_targets, takes
 from corrigenda.editing.targets.target import Target
@@ -34,7 +35,7 @@ class Targets:
 
 def find_targets(
     model: LanguageModel,
-    layer: int,
+    band: Band,
     requests: Sequence[EditRequest],
     contexts: Sequence[str],
     settings: Editing,
@@ -47,7 +48,7 @@ def find_targets(
     """Targets of all requests; only what `cached` lacks is computed.
 
     norm_cap  as `norm_cap.proxy_norm_cap` gives it
-    metric    (d_out, d_out) of the descent, see `descent.Normalised`
+    metric    (width, d_out, d_out) of the descent, see `descent.Normalised`
     advance   called with the number of groups that are done
     """
     accepted, refused = _sorted_out(model, requests, contexts, cached)
@@ -55,7 +56,7 @@ def find_targets(
     new = [group for digest, group in groups.items() if digest not in cached]
     advance(len(groups) - len(new))
     found = optimise_targets(
-        model, layer, new, contexts, settings, norm_cap=norm_cap, metric=metric, advance=advance
+        model, band, new, contexts, settings, norm_cap=norm_cap, metric=metric, advance=advance
     )
     fresh = {group.digest: target for group, target in zip(new, found, strict=True)}
     known = {digest: cached[digest] if digest in cached else fresh[digest] for digest in groups}

@@ -13,24 +13,26 @@ from random import Random
 from torch import Tensor
 
 from corrigenda.config import Editing
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.groups import Group
-from corrigenda.editing.targets.optimise import natural_lengths, takes
+from corrigenda.editing.targets.optimise import natural_lengths, rows_of, takes
 from corrigenda.editing.targets.scale import FREE
 from corrigenda.facts import EditRequest, ProxyFact
+from corrigenda.models.encoding import Row
 from corrigenda.models.language_model import LanguageModel
 
-VERSION = 1
+VERSION = 2
 # Of the median natural length; chosen on CounterFact's tuning half (docs/log).
 MULTIPLE = 1.2
 # Proxy facts that are measured.
 SAMPLE = 30
-# No ball is narrower, whatever the proxy facts are like.
+# No ball is narrower, whatever the proxy facts are like; over the root of the band's width.
 LEAST = 0.1
 
 
 def proxy_norm_cap(
     model: LanguageModel,
-    layer: int,
+    band: Band,
     pool: Sequence[ProxyFact],
     settings: Editing,
     metric: Tensor | None,
@@ -45,9 +47,20 @@ def proxy_norm_cap(
         return float(settings.norm_cap)
     if model.family.post_norm is not None:
         return FREE
+    groups = proxy_groups(model, pool, settings)
+    lengths = natural_lengths(model, band, groups, settings, metric)
+    needed = lengths[lengths > 0]  # the others are said as it is
+    least = LEAST / band.width**0.5
+    return max(least, round(MULTIPLE * float(needed.median()), 3)) if len(needed) else FREE
+
+
+def proxy_rows(model: LanguageModel, pool: Sequence[ProxyFact], settings: Editing) -> list[Row]:
+    """The plain prompts of the pool's sample."""
+    return [rows_of(model, group, ("",)).rows[0] for group in proxy_groups(model, pool, settings)]
+
+
+def proxy_groups(model: LanguageModel, pool: Sequence[ProxyFact], settings: Editing) -> list[Group]:
+    """A seeded sample of the pool, as requests that the model can take."""
     some = Random(settings.seed).sample(list(pool), min(SAMPLE, len(pool)))
     requests = [EditRequest(fact.subject, fact.prompt, fact.target_new) for fact in some]
-    groups = [Group((request,)) for request in requests if takes(model, request, ("",)) is None]
-    lengths = natural_lengths(model, layer, groups, settings, metric)
-    needed = lengths[lengths > 0]  # the others are said as it is
-    return max(LEAST, round(MULTIPLE * float(needed.median()), 3)) if len(needed) else FREE
+    return [Group((request,)) for request in requests if takes(model, request, ("",)) is None]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from corrigenda.config import Editing
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.scale import Room, room_of, scale_of
 from corrigenda.models.encoding import Row
 from corrigenda.models.language_model import LanguageModel
@@ -65,11 +66,13 @@ class Batch:
     share                  (predictions,)  weight of a prediction in its fact's mean
     contexts               (facts,)  how many contexts the fact's rows stand behind
     essence_base           (essences, vocabulary)  log-probabilities of the base
-    projected              (facts, d_out)  the projection's output at the lookup of the fact's first row
+    projected              (facts, d_out)  the lowest projection's output at the lookup of the first row
     scale                  (facts,)  what residuals are measured by there, see `room.scale_of`
+    stretch                (width * d_out,)  from values to residuals, see `Band.stretch`
     """
 
     model: LanguageModel
+    band: Band
     settings: Editing
     facts: int
     prompts: Prefilled | PlainRows
@@ -85,18 +88,19 @@ class Batch:
     essence_base: Tensor
     projected: Tensor
     scale: Tensor
+    stretch: Tensor
 
     @classmethod
     def of(
         cls,
         model: LanguageModel,
-        layer: int,
+        band: Band,
         facts: Sequence[FactRows],
         openings: Openings | None,
         settings: Editing,
     ) -> Batch:
         """The facts, which have one shape; `openings` are those of their rows."""
-        device = model.device
+        device, layer = model.device, band.lowest
         prefix, suffix = facts[0].shape
         rows = [row for fact in facts for row in fact.rows]
         owner = [i for i, fact in enumerate(facts) for _ in fact.rows]
@@ -116,6 +120,7 @@ class Batch:
 
         return cls(
             model=model,
+            band=band,
             settings=settings,
             facts=len(facts),
             prompts=prompts,
@@ -131,6 +136,7 @@ class Batch:
             essence_base=_unedited(model, stacked),
             projected=prompts.projected[first],
             scale=scale_of(model, layer, prompts.projected[first], prompts.hidden[first, 0]),
+            stretch=band.stretch(prompts.projected.shape[-1]).to(device),
         )
 
     def select(self, keep: Tensor) -> Batch:
@@ -180,15 +186,25 @@ class Batch:
         """Where the facts' residuals may lie; one cap for all, or (facts,)."""
         return room_of(self.model, self.projected, self.scale, norm_cap)
 
-    def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def start(self) -> Tensor:
+        """The value (facts, width * d_out) float32 of a descent that has not begun."""
+        return torch.zeros(self.facts, len(self.stretch), device=self.stretch.device)
+
+    def residuals(self, value: Tensor) -> Tensor:
+        """What the projections' outputs gain, (facts, width * d_out). A single layer's value is its residual:
+        gradients that meet at one tensor are summed in one order, to the last bit."""
+        return value if self.band.width == 1 else value * self.stretch
+
+    def losses(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The objective of every fact, and the part of it that is the target's, nats, both (facts,).
 
-        residual   (facts, d_out); the objective is differentiable in it
+        value   (facts, width * d_out) residuals over their layers' scales; it may ask for gradients
         """
+        residual = self.residuals(value)
         asked = self._predicting(residual)
         essences = self.essences if self.settings.kl_weight and len(self.essence_owner) else None
         if essences is not None:
-            moved = finish(self.model, essences, residual[self.essence_owner])[:, 0]
+            moved = self._finish(essences, residual[self.essence_owner])[:, 0]
             asked = torch.cat((asked, moved))
         # The output embedding is the widest matrix of a small model: it is read once for both.
         logits = self.model.logits(asked)
@@ -199,14 +215,14 @@ class Batch:
             now = log_softmax(logits[len(self.token) :], -1)
             drift = kl_div(self.essence_base, now, reduction="none", log_target=True).sum(-1)
             loss = loss.index_add(0, self.essence_owner, self.settings.kl_weight * drift)
-        size: Tensor = residual.norm(dim=-1) / self.scale**2
+        size: Tensor = value.norm(dim=-1) / self.scale**2
         return loss + self.settings.norm_weight * size, nll
 
     @torch.no_grad()
-    def said(self, residual: Tensor, limit: float) -> Tensor:
+    def said(self, value: Tensor, limit: float) -> Tensor:
         """Which facts (facts,) bool greedy decoding says behind all their rows, with a mean loss of at
         most `limit` nats a token."""
-        logp = log_softmax(self.model.logits(self._predicting(residual)), -1)
+        logp = log_softmax(self.model.logits(self._predicting(self.residuals(value))), -1)
         owner = self.owner[self.row]
         each = -logp.gather(1, self.token[:, None])[:, 0] * self.share
         loss = torch.zeros(self.facts, device=each.device).index_add(0, owner, each)
@@ -216,7 +232,10 @@ class Batch:
 
     def _predicting(self, residual: Tensor) -> Tensor:
         """Hidden states (predictions, d) that the target tokens are predicted from."""
-        return finish(self.model, self.prompts, residual[self.owner])[self.row, self.column]
+        return self._finish(self.prompts, residual[self.owner])[self.row, self.column]
+
+    def _finish(self, rows: Prefilled | PlainRows, residual: Tensor) -> Tensor:
+        return finish(self.model, rows, residual, self.band.higher)
 
 
 def _up(count: int, step: int) -> int:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.config import Editing
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.descent import Patience, Reached, descend, start
 from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.objective import Batch, FactRows
@@ -32,7 +33,7 @@ from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import lookup_keys
 from corrigenda.models.prefix_cache import Openings, read_openings
 
-VERSION = 6
+VERSION = 7
 # The prompt whose next-token distribution must not move: the subject stays what it is (ROME, eq. 4).
 ESSENCE = "{} is a"
 # A fact counts as said when greedy decoding gives the target and its loss is at most this, nats a token:
@@ -92,7 +93,7 @@ def takes(model: LanguageModel, request: EditRequest, contexts: Sequence[str]) -
 
 def optimise_targets(
     model: LanguageModel,
-    layer: int,
+    band: Band,
     groups: Sequence[Group],
     contexts: Sequence[str],
     settings: Editing,
@@ -106,9 +107,9 @@ def optimise_targets(
 
     contexts   the plain prompt is practised behind the first `settings.contexts` + 1 of them; keys are
                read behind all
-    norm_cap   |residual| at most this share of the hidden norm at the lookup, where no norm stands behind
-               the projection; see `caps_of`
-    metric     (d_out, d_out) of the descent: see `descent.Normalised`
+    norm_cap   |residuals over scales| at most this share of the hidden norm at the lookup, where no norm
+               stands behind the projection; see `caps_of`
+    metric     (width, d_out, d_out) of the descent: see `descent.Normalised`
     advance    called with the number of groups finished
     """
     facts = [rows_of(model, group, contexts) for group in groups]
@@ -120,8 +121,8 @@ def optimise_targets(
     def work(some: Sequence[int]) -> list[Target]:
         asked = [facts[i] for i in some]
         with products:
-            each = _descents(model, layer, asked, openings, settings, norm_cap, measure)
-        return _with_keys(model, layer, asked, openings, each)
+            each = _descents(model, band, asked, openings, settings, norm_cap, measure)
+        return _with_keys(model, band, asked, openings, each)
 
     for some, done in side_by_side(work, batches(facts, batch), model.device):
         found.update(zip(some, done, strict=True))
@@ -148,7 +149,7 @@ def batches(facts: Sequence[FactRows], size: int) -> list[list[int]]:
 
 def _descents(
     model: LanguageModel,
-    layer: int,
+    band: Band,
     facts: Sequence[FactRows],
     openings: Openings | None,
     settings: Editing,
@@ -157,24 +158,26 @@ def _descents(
 ) -> tuple[Reached, Tensor]:
     """Where the descents of facts of one shape end, and the shares needed; no fact depends on the others."""
     some = [fact.first(settings.contexts + 1) for fact in facts]
-    practised = Batch.of(model, layer, some, openings, settings)
+    practised = Batch.of(model, band, some, openings, settings)
     plain = practised.plain_prompts()
     scale = practised.scale
     warm = _first_phase(plain, settings, first_cap(settings, norm_cap), metric)
     room = practised.room(caps_of(settings, norm_cap, warm.value.norm(dim=-1) / scale))
-    state = start(settings, scale, warm.value, calm=settings.warm_steps > 0, metric=metric).within(room)
+    calm = settings.warm_steps > 0
+    state = start(settings, scale, warm.value, width=band.width, calm=calm, metric=metric).within(room)
     found = descend(practised, state, room, Patience.behind_contexts(settings))
-    reached = replace(found, steps=warm.steps.to(found.steps) + found.steps)
-    return reached, needed_shares(plain, found.value)
+    needed = needed_shares(plain, found.value)
+    steps = warm.steps.to(found.steps) + found.steps
+    return replace(found, value=practised.residuals(found.value), steps=steps), needed
 
 
 def _first_phase(plain: Batch, settings: Editing, norm_cap: float, metric: Tensor | None) -> Reached:
     """Where the descents on plain prompts end; nowhere when the settings leave them out."""
-    zero = torch.zeros_like(plain.projected, dtype=torch.float32)
+    zero = plain.start()
     if not settings.warm_steps:
         return Reached(zero, *torch.zeros(2, len(zero)))
-    state, room = start(settings, plain.scale, zero, metric=metric), plain.room(norm_cap)
-    return descend(plain, state, room, Patience.on_plain_prompts(settings))
+    state = start(settings, plain.scale, zero, width=plain.band.width, metric=metric)
+    return descend(plain, state, plain.room(norm_cap), Patience.on_plain_prompts(settings))
 
 
 def first_cap(settings: Editing, norm_cap: float) -> float:
@@ -196,7 +199,7 @@ def caps_of(settings: Editing, norm_cap: float, natural: Tensor) -> Tensor:
 
 def natural_lengths(
     model: LanguageModel,
-    layer: int,
+    band: Band,
     groups: Sequence[Group],
     settings: Editing,
     metric: Tensor | None = None,
@@ -212,7 +215,7 @@ def natural_lengths(
 
     def work(some: Sequence[int]) -> Tensor:
         with products:
-            plain = Batch.of(model, layer, [facts[i] for i in some], None, settings).plain_prompts()
+            plain = Batch.of(model, band, [facts[i] for i in some], None, settings).plain_prompts()
             found = _first_phase(plain, settings, FREE, measure)
         lengths: Tensor = found.value.norm(dim=-1) / plain.scale
         return lengths.cpu()
@@ -225,31 +228,37 @@ def natural_lengths(
 
 def _with_keys(
     model: LanguageModel,
-    layer: int,
+    band: Band,
     facts: Sequence[FactRows],
     openings: Openings | None,
     descents: tuple[Reached, Tensor],
 ) -> list[Target]:
     """The targets: what was reached, and the keys behind all contexts."""
     reached, needed = descents
-    keys = lookup_keys(model, layer, [rows[0] for fact in facts for rows in fact.behind], openings)
+    residuals = reached.value.reshape(len(facts), band.width, -1)
+    rows = [(i, behind[0]) for i, fact in enumerate(facts) for behind in fact.behind]
+    owner = torch.tensor([i for i, _ in rows], device=residuals.device)
+    keys = lookup_keys(model, band.layers, [row for _, row in rows], openings, residuals[owner])
     each = torch.split(keys.float().cpu(), [len(fact.behind) for fact in facts])
     figures = (part.tolist() for part in (reached.loss, reached.steps, needed))
-    parts = zip(each, reached.value.cpu(), *figures, strict=True)
-    return [Target(k.clone(), value.clone(), loss, taken, need) for k, value, loss, taken, need in parts]
+    parts = zip(each, residuals.cpu(), *figures, strict=True)
+    return [
+        Target(k.transpose(0, 1).contiguous(), value.clone(), loss, taken, need)
+        for k, value, loss, taken, need in parts
+    ]
 
 
-def needed_shares(plain: Batch, residual: Tensor) -> Tensor:
-    """The share of each residual (facts, d_out) that suffices for its plain prompts, (facts,) in 0.3 … 1.
+def needed_shares(plain: Batch, value: Tensor) -> Tensor:
+    """The share of each value (facts, width * d_out) that suffices for its plain prompts, 0.3 … 1.
 
     Found by bisection; infinite where not even the whole residual suffices. A joint solve gives a fact only
     a part of its residual: this tells, without asking the edited model, whether the part is enough.
     """
-    possible = plain.said(residual, LOSS_LIMIT)
-    low = torch.full((len(residual),), LEAST_SHARE, device=residual.device)
+    possible = plain.said(value, LOSS_LIMIT)
+    low = torch.full((len(value),), LEAST_SHARE, device=value.device)
     high = torch.ones_like(low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        enough = plain.said(residual * middle[:, None], LOSS_LIMIT)
+        enough = plain.said(value * middle[:, None], LOSS_LIMIT)
         low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
     return high.masked_fill(~possible, float("inf"))

@@ -17,6 +17,7 @@ from corrigenda.config import Editing
 from corrigenda.editing.background import fisher
 from corrigenda.editing.background.contexts import contexts_digest
 from corrigenda.editing.targets import optimise
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import digest_of
 
@@ -26,7 +27,7 @@ _OF_THE_SOLVE = ("solver", "covariance_weight", "balance_rounds", "most_change")
 
 def scope(
     base: Mapping[str, Any],
-    layer: int,
+    band: Band,
     contexts: tuple[str, ...],
     settings: Editing,
     norm_cap: float,
@@ -45,7 +46,7 @@ def scope(
             optimise.VERSION,
             base["weights_digest"],
             base["tokenizer_digest"],
-            layer,
+            [band.layers, band.scales],
             contexts_digest(contexts),
             fisher.VERSION,
             background if settings.metric == "fisher" else None,

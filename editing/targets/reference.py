@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from corrigenda.config import Editing
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.descent import Adam, Normalised, Patience, start
 from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.objective import FactRows
@@ -27,7 +28,7 @@ from corrigenda.models.language_model import LanguageModel
 
 def reference_target(
     model: LanguageModel,
-    layer: int,
+    band: Band,
     group: Group,
     contexts: Sequence[str],
     settings: Editing,
@@ -35,26 +36,31 @@ def reference_target(
     norm_cap: float,
     metric: Tensor | None = None,
 ) -> Target:
-    """The target of one group, by full forward passes of all its rows with a hook at the projection."""
+    """The target of one group, by full forward passes of all its rows with hooks at the projections."""
     fact = rows_of(model, group, contexts)
     with torch.no_grad():
-        _, keys, projected, hidden = _run(model, layer, fact.rows, None)
+        base = _run(model, band, fact.rows, None)
     at = fact.rows[0].lookup
-    output = projected[0, at][None]
-    scale = scale_of(model, layer, output, hidden[0, at][None])
-    residual, steps = torch.zeros(1, projected.shape[-1]), 0
+    output = base.projected[0, at][None]
+    scale = scale_of(model, band.lowest, output, base.hidden[0, at][None])
+    stretch = band.stretch(output.shape[-1])
+    value, steps = torch.zeros(1, len(stretch)), 0
     if settings.warm_steps:
-        plain = _Plain.of(model, layer, replace(fact.first(1), essence=None), settings, scale)
-        state = start(settings, scale, residual, metric=metric)
+        plain = _Plain.of(model, band, replace(fact.first(1), essence=None), settings, scale)
+        state = start(settings, scale, value, width=band.width, metric=metric)
         room = room_of(model, output, scale, first_cap(settings, norm_cap))
-        residual, _, steps = _descend(plain, state, room, Patience.on_plain_prompts(settings))
-    room = room_of(model, output, scale, caps_of(settings, norm_cap, residual.norm(dim=-1) / scale))
-    practised = _Plain.of(model, layer, fact.first(settings.contexts + 1), settings, scale)
-    state = start(settings, scale, residual, calm=settings.warm_steps > 0, metric=metric).within(room)
-    residual, loss, more = _descend(practised, state, room, Patience.behind_contexts(settings))
+        value, _, steps = _descend(plain, state, room, Patience.on_plain_prompts(settings))
+    room = room_of(model, output, scale, caps_of(settings, norm_cap, value.norm(dim=-1) / scale))
+    practised = _Plain.of(model, band, fact.first(settings.contexts + 1), settings, scale)
+    calm = settings.warm_steps > 0
+    state = start(settings, scale, value, width=band.width, calm=calm, metric=metric).within(room)
+    value, loss, more = _descend(practised, state, room, Patience.behind_contexts(settings))
+    residual = (value[0] * stretch).reshape(band.width, -1)
+    with torch.no_grad():
+        keys = _run(model, band, fact.rows, residual).keys
     firsts = [i * len(group.requests) for i in range(len(fact.behind))]
-    stacked = torch.stack([keys[i, fact.rows[i].lookup] for i in firsts])
-    return Target(stacked, residual[0], loss, steps + more)
+    stacked = torch.stack([keys[:, i, fact.rows[i].lookup] for i in firsts], dim=1)
+    return Target(stacked, residual, loss, steps + more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +68,23 @@ class _Plain:
     """One group's objective: every row from its first token through all layers, each time."""
 
     model: LanguageModel
-    layer: int
+    band: Band
     fact: FactRows
     settings: Editing
     scale: Tensor
     base: Tensor  # logits (rows, length, vocabulary) without any edit
 
     @classmethod
-    def of(cls, model: LanguageModel, layer: int, fact: FactRows, settings: Editing, scale: Tensor) -> _Plain:
+    def of(cls, model: LanguageModel, band: Band, fact: FactRows, settings: Editing, scale: Tensor) -> _Plain:
         with torch.no_grad():
-            return cls(model, layer, fact, settings, scale, _run(model, layer, _all(fact), None)[0])
+            return cls(model, band, fact, settings, scale, _run(model, band, _all(fact), None).logits)
 
-    def losses(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        logits = _run(self.model, self.layer, _all(self.fact), residual[0])[0]
+    def losses(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        d_out = value.shape[-1] // self.band.width
+        residual = (value[0] * self.band.stretch(d_out)).reshape(self.band.width, d_out)
+        logits = _run(self.model, self.band, _all(self.fact), residual).logits
         prompts, essence = self.fact.rows, self.fact.essence
-        return _objective(prompts, essence, logits, self.base, residual[0], float(self.scale), self.settings)
+        return _objective(prompts, essence, logits, self.base, value[0], float(self.scale), self.settings)
 
 
 def _all(fact: FactRows) -> list[Row]:
@@ -120,34 +128,48 @@ def _objective(
     return nll, loss + settings.norm_weight * size
 
 
-def _run(
-    model: LanguageModel, layer: int, rows: Sequence[Row], residual: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Right-padded full forward: logits, keys, projected, hidden that leaves the layer."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a full forward shows: keys (width, rows, length, d_in), all else at the lowest layer."""
+
+    logits: Tensor
+    keys: Tensor
+    projected: Tensor
+    hidden: Tensor
+
+
+def _run(model: LanguageModel, band: Band, rows: Sequence[Row], residual: Tensor | None) -> _Seen:
+    """Right-padded full forward of rows; their lookups gain `residual` (width, d_out)."""
     width = max(len(row.tokens) for row in rows)
     tokens = torch.tensor([[*row.tokens, *[0] * (width - len(row.tokens))] for row in rows])
     mask = torch.tensor([[1] * len(row.tokens) + [0] * (width - len(row.tokens)) for row in rows])
     lookups = torch.tensor([row.lookup for row in rows])
-    kept: dict[str, Tensor] = {}
+    keys: dict[int, Tensor] = {}
+    projected: dict[int, Tensor] = {}
+    hidden: list[Tensor] = []
 
-    def edit(_module: Any, inputs: Any, out: Tensor) -> Tensor:
-        kept["keys"], kept["projected"] = inputs[0], out
-        if residual is None:
-            return out
-        spot = torch.zeros(out.shape[:2])
-        spot[torch.arange(len(rows)), lookups] = 1.0
-        return out + spot[..., None] * residual
+    def editing(place: int) -> Any:
+        def edit(_module: Any, inputs: Any, out: Tensor) -> Tensor:
+            keys[place], projected[place] = inputs[0], out
+            if residual is None:
+                return out
+            spot = torch.zeros(out.shape[:2])
+            spot[torch.arange(len(rows)), lookups] = 1.0
+            return out + spot[..., None] * residual[place]
+
+        return edit
 
     def leave(_module: Any, _inputs: Any, out: Any) -> None:
-        kept["hidden"] = out[0] if isinstance(out, tuple) else out
+        hidden.append(out[0] if isinstance(out, tuple) else out)
 
     hooks = [
-        model.projection(layer).register_forward_hook(edit),
-        model.layers[layer].register_forward_hook(leave),
+        *(model.projection(layer).register_forward_hook(editing(i)) for i, layer in enumerate(band.layers)),
+        model.layers[band.lowest].register_forward_hook(leave),
     ]
     try:
         logits = model.network(input_ids=tokens, attention_mask=mask).logits.float()
     finally:
         for hook in hooks:
             hook.remove()
-    return logits, kept["keys"], kept["projected"], kept["hidden"]
+    stacked = torch.stack([keys[i] for i in range(band.width)])
+    return _Seen(logits, stacked, projected[0], hidden[0])

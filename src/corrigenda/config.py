@@ -69,6 +69,7 @@ class Localization(_Frozen):
 class Editing(_Frozen):
     """Everything that may change a published weight, but for the layer and the covariance."""
 
+    band: int = Field(default=1, ge=1)  # layers that carry an edit together; 1: the golden layer alone
     solver: Literal["memit", "emmet", "alphaedit"] = "memit"
     covariance_weight: float | Literal["auto"] = "auto"  # background keys per fact (MEMIT's lambda)
     most_change: float = Field(

@@ -1,12 +1,13 @@
 """A release as a PEFT LoRA adapter, where the rank of its change allows: for servers that swap adapters.
 
-The change of the edited tensor is factored by a singular value decomposition; what the factors leave out
-is measured and written beside them. Knows safetensors and numpy; nothing of models.
+The change of each edited tensor is factored by a singular value decomposition, all of them at one rank; what
+the factors leave out is measured and written beside them. Knows safetensors and numpy; nothing of models.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.safetensors import RawTensor
 
 Matrix = npt.NDArray[np.float64]
+Half = npt.NDArray[np.float32]
 
 MAX_RANK = 256  # servers reserve memory for the largest rank they admit; vLLM admits up to 512
 TOLERANCE = 1e-3  # of the change's Frobenius norm
@@ -33,25 +35,33 @@ FACTS = "corrigenda.json"
 class Adapter:
     """An exported adapter, and how far it is from the dense release.
 
+    tensors           names of the tensors that the release changes
     rank              of the factors
-    relative_error    |delta - B A| / |delta|, Frobenius
+    relative_error    |delta - B A| / |delta|, Frobenius, over all tensors together
     largest_error     the largest absolute difference of one weight
     """
 
     release: Release
-    tensor: str
+    tensors: tuple[str, ...]
     rank: int
     relative_error: float
     largest_error: float
 
 
-def factor(delta: Matrix, *, tolerance: float = TOLERANCE, max_rank: int = MAX_RANK) -> tuple[Matrix, Matrix]:
-    """B (d_out, r) and A (r, d_in) with |delta - B A| <= tolerance |delta|, r as small as can be.
+def factor(
+    deltas: Sequence[Matrix], *, tolerance: float = TOLERANCE, max_rank: int = MAX_RANK
+) -> list[tuple[Matrix, Matrix]]:
+    """For each change B (d_out, r) and A (r, d_in) with |delta - B A| <= tolerance |delta|, both norms over
+    all changes together; r is one for all, for servers know one rank, and as small as can be.
 
     Raises UsageError when that takes more than `max_rank`.
     """
-    left, values, right = np.linalg.svd(delta, full_matrices=False)
-    energy = np.sqrt(np.append(np.cumsum(values[::-1] ** 2)[::-1], 0.0))  # what rank r leaves out
+    parts = [np.linalg.svd(delta, full_matrices=False) for delta in deltas]
+    longest = max(len(values) for _, values, _ in parts)
+    left_out = np.zeros(longest + 1)  # the squares that rank r leaves out
+    for _, values, _ in parts:
+        left_out[: len(values)] += np.cumsum(values[::-1] ** 2)[::-1]
+    energy = np.sqrt(left_out)
     rank = max(1, int(np.argmax(energy <= tolerance * energy[0])))
     if rank > max_rank:
         raise UsageError(
@@ -62,8 +72,13 @@ def factor(delta: Matrix, *, tolerance: float = TOLERANCE, max_rank: int = MAX_R
             relative_error_at_max_rank=round(float(energy[max_rank] / energy[0]), 4),
         )
     # The square root on both sides keeps the factors' magnitudes alike, which half precision likes.
-    root = np.sqrt(values[:rank])
-    return left[:, :rank] * root, root[:, None] * right[:rank]
+    return [_halves(left[:, :rank], values[:rank], right[:rank], rank) for left, values, right in parts]
+
+
+def _halves(left: Matrix, values: Matrix, right: Matrix, rank: int) -> tuple[Matrix, Matrix]:
+    """Both factors, filled up with zeros where a matrix has no such rank."""
+    root, missing = np.sqrt(values), rank - len(values)
+    return np.pad(left * root, ((0, 0), (0, missing))), np.pad(root[:, None] * right, ((0, missing), (0, 0)))
 
 
 def export(
@@ -79,34 +94,49 @@ def export(
 
     stored_transposed   the family keeps the weight as (d_in, d_out), as GPT-2's Conv1D does
 
-    Raises UsageError when the directory exists, when the release equals its base or changes more than one
-    tensor, or when its rank is too high.
+    Raises UsageError when the directory exists, when the release equals its base, or when its rank is too
+    high.
     """
     if directory.exists():
         raise UsageError("the directory exists", remedy="Name a new one", path=str(directory))
     base = manifests.read(store, release.model, 0)
-    name = _changed_tensor(store, base, release)
-    delta = to_matrix(publish.read_tensor(store, release, name)) - to_matrix(
-        publish.read_tensor(store, base, name)
-    )
-    wide = delta.T if stored_transposed else delta
-    up, down = (m.astype("<f4") for m in factor(wide, tolerance=tolerance, max_rank=max_rank))
-    left_out = wide - up.astype(np.float64) @ down.astype(np.float64)
-    error = float(np.linalg.norm(left_out) / np.linalg.norm(wide))
-    made = Adapter(release, name, up.shape[1], error, float(np.abs(left_out).max()))
-    module = name.removesuffix(".weight")
-    factors = {
-        f"base_model.model.{module}.lora_A.weight": down,
-        f"base_model.model.{module}.lora_B.weight": up,
-    }
-    raw = {
-        key: RawTensor("F32", tuple(m.shape), np.ascontiguousarray(m).tobytes()) for key, m in factors.items()
-    }
+    names = _changed_tensors(store, base, release)
+    changes = [_change(store, base, release, name, stored_transposed) for name in names]
+    each = factor(changes, tolerance=tolerance, max_rank=max_rank)
+    factors = [(up.astype("<f4"), down.astype("<f4")) for up, down in each]
+    made = _told(release, names, changes, factors)
     directory.mkdir(parents=True)
-    (directory / WEIGHTS).write_bytes(safetensors.shard_bytes(raw))
-    (directory / CONFIG).write_text(json.dumps(_config(made, module, stored_transposed), indent=1) + "\n")
+    (directory / WEIGHTS).write_bytes(safetensors.shard_bytes(_tensors(names, factors)))
+    (directory / CONFIG).write_text(json.dumps(_config(made, stored_transposed), indent=1) + "\n")
     (directory / FACTS).write_text(json.dumps(_facts(made), indent=1) + "\n")
     return made
+
+
+def _change(store: ObjectStore, base: Release, release: Release, name: str, transposed: bool) -> Matrix:
+    """What the release adds to a tensor (d_out, d_in), in float64."""
+    new, old = (to_matrix(publish.read_tensor(store, one, name)) for one in (release, base))
+    return (new - old).T if transposed else new - old
+
+
+def _told(
+    release: Release, names: Sequence[str], changes: Sequence[Matrix], factors: Sequence[tuple[Half, Half]]
+) -> Adapter:
+    """The adapter and how far it is from the changes."""
+    each = zip(changes, factors, strict=True)
+    left_out = [change - up.astype(np.float64) @ down.astype(np.float64) for change, (up, down) in each]
+    missed, all_of_it = (np.sqrt(sum(float(np.sum(m**2)) for m in some)) for some in (left_out, changes))
+    largest = max(float(np.abs(m).max()) for m in left_out)
+    return Adapter(release, tuple(names), factors[0][0].shape[1], float(missed / all_of_it), largest)
+
+
+def _tensors(names: Sequence[str], factors: Sequence[tuple[Half, Half]]) -> dict[str, RawTensor]:
+    """The adapter's tensors as PEFT calls them."""
+    raw = {}
+    for name, (up, down) in zip(names, factors, strict=True):
+        for letter, matrix in (("A", down), ("B", up)):
+            key = f"base_model.model.{name.removesuffix('.weight')}.lora_{letter}.weight"
+            raw[key] = RawTensor("F32", tuple(matrix.shape), np.ascontiguousarray(matrix).tobytes())
+    return raw
 
 
 def to_matrix(tensor: RawTensor) -> Matrix:
@@ -120,21 +150,27 @@ def to_matrix(tensor: RawTensor) -> Matrix:
     return np.frombuffer(tensor.data, kinds[tensor.dtype]).astype(np.float64).reshape(tensor.shape)
 
 
-def _changed_tensor(store: ObjectStore, base: Release, release: Release) -> str:
+def _changed_tensors(store: ObjectStore, base: Release, release: Release) -> list[str]:
     changed = {path for path, ref in release.files.items() if base.files.get(path) != ref}
     index = json.loads(blobs.get(store, base.files[safetensors.INDEX].digest))["weight_map"]
-    names = [name for name, path in index.items() if path in changed]
-    if len(names) != 1:
+    names = sorted((str(name) for name, path in index.items() if path in changed), key=_layer_of)
+    if not names:
         raise UsageError(
-            "an adapter needs a release that changes exactly one tensor of its base",
-            remedy="The base itself needs no adapter" if not names else "Pull the dense release",
+            "the release changes no tensor of its base",
+            remedy="The base itself needs no adapter",
             release=release.number,
-            changed=sorted(changed),
         )
-    return str(names[0])
+    return names
 
 
-def _config(made: Adapter, module: str, stored_transposed: bool) -> dict[str, object]:
+def _layer_of(name: str) -> int:
+    """The number of the layer that a tensor belongs to, as its name says."""
+    return next(int(part) for part in name.split(".") if part.isdigit())
+
+
+def _config(made: Adapter, stored_transposed: bool) -> dict[str, object]:
+    # With its parent: GPT-2 has a `c_proj` in the attention, too.
+    modules = {".".join(name.removesuffix(".weight").split(".")[-2:]) for name in made.tensors}
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -145,9 +181,8 @@ def _config(made: Adapter, module: str, stored_transposed: bool) -> dict[str, ob
         "bias": "none",
         "fan_in_fan_out": stored_transposed,
         "inference_mode": True,
-        # With its parent: GPT-2 has a `c_proj` in the attention, too.
-        "target_modules": [".".join(module.split(".")[-2:])],
-        "layers_to_transform": [made.release.layer],
+        "target_modules": sorted(modules),
+        "layers_to_transform": [_layer_of(name) for name in made.tensors],
     }
 
 

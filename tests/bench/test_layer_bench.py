@@ -19,6 +19,7 @@ from bench.layer_facts import Question, proxies
 from bench.layer_statistics import ALL, overall
 from bench.layer_study import EDITING, Background, LayerResult, Strength, single_updates, sweep_layer
 from corrigenda.config import Localizer
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import find_targets
 
 STRENGTH = Strength(facts=6, seed=0, background_tokens=1_000)
@@ -43,12 +44,12 @@ def background_of(model):
 def test_a_single_edit_by_hook_is_the_edited_weight(model):
     facts, covariance, layer = proxies(FACTS), covariance_of(model), 1
     requests = [fact.request for fact in facts]
-    found = find_targets(model, layer, requests, ("",), EDITING, norm_cap=0.75, cached={})
+    found = find_targets(model, Band.single(layer), requests, ("",), EDITING, norm_cap=0.75, cached={})
     targets = [found.known[request.digest] for request in requests]
     u, r = single_updates(targets, covariance, 15.0, model.weight(layer))
     together = Exam(model, facts, "float32").mark(layer, (u, r))
     for i, fact in enumerate(facts):
-        with model.trial(layer, torch.outer(r[i], u[i])):
+        with model.trial({layer: torch.outer(r[i], u[i])}):
             np.testing.assert_array_equal(Exam(model, [fact], "float32").mark(layer)[0], together[i])
 
 

@@ -66,7 +66,7 @@ def test_the_metric_shortens_what_harms_most(model: LanguageModel) -> None:
 
 def test_a_covariance_that_was_cut_off_goes_on_where_it_stopped(model: LanguageModel, tmp_path: Path) -> None:
     part = tmp_path / "part"
-    undisturbed = resumable_covariance(model, 1, TEXT, part, chunk_tokens=24)
+    undisturbed = resumable_covariance(model, [1], TEXT, part, chunk_tokens=24)[1]
     assert not part.exists()
     read: list[int] = []
 
@@ -76,9 +76,9 @@ def test_a_covariance_that_was_cut_off_goes_on_where_it_stopped(model: LanguageM
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        resumable_covariance(model, 1, TEXT, part, chunk_tokens=24, advance=die)
+        resumable_covariance(model, [1], TEXT, part, chunk_tokens=24, advance=die)[1]
     done: list[int] = []
-    again = resumable_covariance(model, 1, TEXT, part, chunk_tokens=24, advance=done.append)
+    again = resumable_covariance(model, [1], TEXT, part, chunk_tokens=24, advance=done.append)[1]
     assert torch.equal(again, undisturbed)
     assert done[0] > 0 and sum(done) == TEXT.numel()
     assert_close(again, key_covariance(model, [1], TEXT)[1], rtol=1e-4, atol=1e-5)  # float32 blocks
@@ -88,7 +88,10 @@ def test_a_damaged_part_is_as_good_as_none(model: LanguageModel, tmp_path: Path)
     part = tmp_path / "part"
     part.write_bytes(b"half a file")
     assert_close(
-        resumable_covariance(model, 1, TEXT, part), key_covariance(model, [1], TEXT)[1], rtol=1e-4, atol=1e-5
+        resumable_covariance(model, [1], TEXT, part)[1],
+        key_covariance(model, [1], TEXT)[1],
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -96,7 +99,7 @@ def test_a_damaged_part_is_as_good_as_none(model: LanguageModel, tmp_path: Path)
 def test_keys_at_the_lookup_are_those_of_the_whole_text(model: LanguageModel) -> None:
     prompts = ("{} was born in", "The home of {} is the town of", "People say that {} comes from")
     rows = [encode(model.tokenizer, prompt, "Ada Lovelace") for prompt in prompts]
-    found = lookup_keys(model, 2, rows)
+    found = lookup_keys(model, [2], rows)[:, 0]
     for row, key in zip(rows, found, strict=True):
         whole = projection_inputs(model, [2], input_ids=torch.tensor([row.tokens]))[2]
         assert_close(key, whole[0, row.lookup])

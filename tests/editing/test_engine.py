@@ -10,6 +10,7 @@ import torch
 from trained import CITIES, NAMES, PROMPT, home_of
 
 from corrigenda.config import Editing
+from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import find_targets
 from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.optimise import OWN, natural_lengths
@@ -28,14 +29,14 @@ def model(trained_gpt2: Path) -> LanguageModel:
 
 
 def targets(model: LanguageModel, settings: Editing, norm_cap: float) -> list[Target]:
-    found = find_targets(model, 0, REQUESTS, ("",), settings, norm_cap=norm_cap, cached={})
+    found = find_targets(model, Band.single(0), REQUESTS, ("",), settings, norm_cap=norm_cap, cached={})
     return [found.known[request.digest] for request in REQUESTS]
 
 
 def test_a_fact_keeps_a_share_of_the_length_that_it_takes_by_itself(model: LanguageModel) -> None:
     held = SETTINGS.model_copy(update={"norm_cap": 0.1})
     balls = torch.stack([target.residual.norm() for target in targets(model, held, 0.1)])  # 0.1 of the scale
-    natural = natural_lengths(model, 0, [Group((request,)) for request in REQUESTS], SETTINGS)
+    natural = natural_lengths(model, Band.single(0), [Group((request,)) for request in REQUESTS], SETTINGS)
     assert bool((OWN * natural > 0.1).all())
     longest = OWN * natural * balls / 0.1
     for target, most in zip(targets(model, SETTINGS, 0.1), longest.tolist(), strict=True):

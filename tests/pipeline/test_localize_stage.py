@@ -118,7 +118,7 @@ def test_a_trial_edit_teaches_the_facts_and_counts_its_harm(monkeypatch):
     assert after.efficacy > before.efficacy
     assert abs(before.drift) < 1e-3
     noise = torch.randn(model.weight(1).shape, generator=torch.Generator().manual_seed(0))
-    with model.trial(1, 10 * noise.double()):
+    with model.trial({1: 10 * noise.double()}):
         harmed = trials.grade(model, FACTS, around)
     assert harmed.drift > 0.001
     assert harmed.overall < (harmed.efficacy + harmed.paraphrase + harmed.neighbourhood) / 3 - 0.001

@@ -21,7 +21,7 @@ from corrigenda.storage.releases.safetensors import RawTensor
 def test_a_change_of_low_rank_is_factored_exactly(seed, rank):
     draw = np.random.default_rng(seed)
     delta = draw.normal(size=(9, rank)) @ draw.normal(size=(rank, 14))
-    up, down = lora.factor(delta, tolerance=1e-9)
+    ((up, down),) = lora.factor([delta], tolerance=1e-9)
     assert up.shape[1] <= rank
     np.testing.assert_allclose(up @ down, delta, atol=1e-7 * np.abs(delta).max())
 
@@ -29,7 +29,7 @@ def test_a_change_of_low_rank_is_factored_exactly(seed, rank):
 @given(st.integers(0, 2**32 - 1), st.floats(0.001, 0.9))
 def test_what_is_left_out_is_within_the_tolerance_and_one_rank_less_is_not(seed, tolerance):
     delta = np.random.default_rng(seed).normal(size=(8, 12))
-    up, down = lora.factor(delta, tolerance=tolerance)
+    ((up, down),) = lora.factor([delta], tolerance=tolerance)
     error = np.linalg.norm(delta - up @ down) / np.linalg.norm(delta)
     assert error <= tolerance * (1 + 1e-9)
     if up.shape[1] > 1:
@@ -37,9 +37,18 @@ def test_what_is_left_out_is_within_the_tolerance_and_one_rank_less_is_not(seed,
         assert np.linalg.norm(smaller) / np.linalg.norm(delta) > tolerance
 
 
+def test_changes_of_several_tensors_share_one_rank():
+    draw = np.random.default_rng(0)
+    deltas = [draw.normal(size=(9, rank)) @ draw.normal(size=(rank, 14)) for rank in (1, 4, 2)]
+    factors = lora.factor(deltas, tolerance=1e-9)
+    assert {(up.shape, down.shape) for up, down in factors} == {((9, 4), (4, 14))}
+    for delta, (up, down) in zip(deltas, factors, strict=True):
+        np.testing.assert_allclose(up @ down, delta, atol=1e-7)
+
+
 def test_a_change_of_high_rank_is_refused():
     with pytest.raises(UsageError, match="too high a rank"):
-        lora.factor(np.eye(8), max_rank=4)
+        lora.factor([np.eye(8)], max_rank=4)
 
 
 @pytest.fixture
@@ -75,8 +84,28 @@ def test_base_and_adapter_together_are_the_release(local_store, tmp_path, transp
         lora.export(local_store, made, out)
 
 
+def test_an_adapter_of_a_band_changes_each_of_its_layers(local_store, tmp_path):
+    old = checkpoint() | {name: floats(i) for i, name in enumerate(EDITABLE)}
+    base = register(local_store, save(tmp_path / "floats", old), "floats")
+    new = {name: floats(10 + i) for i, name in enumerate(EDITABLE)}
+    made = stage(local_store, base, new, Candidate(layer=1), parent=base)
+    out = tmp_path / "adapter"
+    adapter = lora.export(local_store, made, out)
+    assert adapter.tensors == tuple(EDITABLE)
+    found = {key: tensor.read() for key, tensor in safetensors.read_header(out / lora.WEIGHTS).items()}
+    for i, name in enumerate(EDITABLE):
+        up, down = (
+            lora.to_matrix(found[f"base_model.model.{name.removesuffix('.weight')}.lora_{part}.weight"])
+            for part in "BA"
+        )
+        wanted = lora.to_matrix(floats(10 + i)) - lora.to_matrix(floats(i))
+        np.testing.assert_allclose(up @ down, wanted, atol=1e-5)
+    config = json.loads((out / lora.CONFIG).read_text())
+    assert config["layers_to_transform"] == list(range(len(EDITABLE)))
+
+
 def test_the_base_needs_no_adapter(local_store, base, tmp_path):
-    with pytest.raises(UsageError, match="exactly one tensor"):
+    with pytest.raises(UsageError, match="changes no tensor"):
         lora.export(local_store, base, tmp_path / "adapter")
 
 

@@ -36,14 +36,14 @@ def edited(model):
 
 
 def test_a_candidate_that_is_the_base_has_not_drifted(model, text):
-    table = drift(model, text, as_base(model, LAYER, model.weight(LAYER).clone()))
+    table = drift(model, text, as_base(model, {LAYER: model.weight(LAYER).clone()}))
     assert table["kl"].to_pylist() == pytest.approx([0.0] * len(text), abs=1e-9)
     assert table["logp_before"] == table["logp_after"]
 
 
 def test_one_tensor_put_back_is_the_base(model, edited, text):
     candidate, original = edited
-    swapped_in = drift(candidate, text, as_base(candidate, LAYER, original))
+    swapped_in = drift(candidate, text, as_base(candidate, {LAYER: original}))
     assert swapped_in == drift(candidate, text, beside(model))
     assert min(swapped_in["kl"].to_pylist()) > 0
 
@@ -51,7 +51,7 @@ def test_one_tensor_put_back_is_the_base(model, edited, text):
 def test_drift_is_the_plain_mean_over_positions(model, edited, text):
     """One sequence per forward, written from the definition: KL(p || q) = sum p log(p / q)."""
     candidate, original = edited
-    table = drift(candidate, text, as_base(candidate, LAYER, original)).to_pylist()
+    table = drift(candidate, text, as_base(candidate, {LAYER: original})).to_pylist()
     for row, sequence in zip(table, sorted(text, key=len), strict=True):
         tokens = torch.tensor([sequence])
         p = model.network(tokens).logits[0, :-1].double().softmax(-1)
@@ -65,9 +65,9 @@ def test_drift_is_the_plain_mean_over_positions(model, edited, text):
 
 def test_bounded_logits_change_no_figure(edited, text, monkeypatch):
     candidate, original = edited
-    whole = drift(candidate, text, as_base(candidate, LAYER, original))
+    whole = drift(candidate, text, as_base(candidate, {LAYER: original}))
     monkeypatch.setattr("corrigenda.validation.drift.LOGITS_AT_ONCE", 1)
-    single = drift(candidate, text, as_base(candidate, LAYER, original))
+    single = drift(candidate, text, as_base(candidate, {LAYER: original}))
     assert single["kl"].to_pylist() == pytest.approx(whole["kl"].to_pylist(), rel=1e-3)
 
 

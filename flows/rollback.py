@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from corrigenda.config import load_fleet
+from corrigenda.storage.objects.keys import Keyring
 from corrigenda.storage.objects.opening import open_store
 from corrigenda.storage.releases import publish
 
@@ -19,5 +20,6 @@ def rollback(model: str, to: int, config: str = "fleet.toml", reason: str = "") 
     """
     fleet = load_fleet(Path(config))
     store = open_store(fleet.store, root=fleet.root)
-    release, _ = publish.rollback(store, fleet.model(model).name, to=to, reason=reason)
+    keys = Keyring.of(fleet)
+    release, _ = publish.rollback(store, fleet.model(model).name, to=to, reason=reason, keys=keys)
     return release.number

@@ -25,7 +25,6 @@ from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
 from corrigenda.pipeline.register import said_of_the_family
 from corrigenda.storage.corrections.proxy_facts import pool_digest, read_proxy_facts
-from corrigenda.storage.objects import cache
 from corrigenda.storage.releases.manifests import Release
 
 
@@ -135,12 +134,12 @@ def _cached_by_layer(
 ) -> dict[int, Tensor]:
     """A matrix a layer, each cached by itself; those that are missing are computed in one go."""
     digests = {layer: digest_of([*key, layer]) for layer in layers}
-    bodies = {layer: cache.lookup(night.store, kind, digest) for layer, digest in digests.items()}
+    bodies = {layer: night.cache.lookup(kind, digest) for layer, digest in digests.items()}
     known = {layer: load_tensors(body)[kind] for layer, body in bodies.items() if body is not None}
     missing = [layer for layer in layers if layer not in known]
     for layer, found in compute(missing).items() if missing else ():
         body = save_tensors({kind: found.contiguous()}, {"format": "pt"})
-        cache.remember(night.store, kind, digests[layer], body)
+        night.cache.remember(kind, digests[layer], body)
         known[layer] = found
     return known
 
@@ -148,12 +147,12 @@ def _cached_by_layer(
 def background_text(night: Night, base: Release, model: LanguageModel, text: Corpus, what: str) -> Tensor:
     """Token rows of a corpus, cached or fresh."""
     key = digest_of([corpus.VERSION, identity(night, base), corpus_identity(night, text)])
-    body = cache.lookup(night.store, "corpora", key)
+    body = night.cache.lookup("corpora", key)
     if body is None:
         with bar(what, text.tokens) as advance:
             tokens = corpus.background_tokens(model, text, root=night.fleet.config.root, advance=advance)
         body = save_tensors({"tokens": tokens.to(torch.int32)}, {"format": "pt"})
-        cache.remember(night.store, "corpora", key, body)
+        night.cache.remember("corpora", key, body)
     stored: Tensor = load_tensors(body)["tokens"]
     return stored.long()
 
@@ -177,10 +176,10 @@ def identity(night: Night, base: Release) -> dict[str, Any]:
 
 def _cached_json(night: Night, kind: str, key: Any, compute: Callable[[], Any]) -> Any:
     digest = digest_of(key)
-    body = cache.lookup(night.store, kind, digest)
+    body = night.cache.lookup(kind, digest)
     if body is None:
         body = json.dumps(compute(), ensure_ascii=False).encode()
-        cache.remember(night.store, kind, digest, body)
+        night.cache.remember(kind, digest, body)
     return json.loads(body)
 
 

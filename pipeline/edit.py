@@ -23,7 +23,6 @@ from corrigenda.pipeline.register import asked_of
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.delivery import pull
-from corrigenda.storage.objects import cache
 from corrigenda.storage.releases import publish
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.safetensors import RawTensor
@@ -118,14 +117,14 @@ def targets(
         )
     if found.fresh:
         scope = _scope(night, base, background)
-        cache.remember_pack(night.store, "edits", scope, packs.pack(found.fresh))
+        night.cache.remember_pack("edits", scope, packs.pack(found.fresh))
     return found
 
 
 def cached_targets(night: Night, base: Release, background: Background) -> dict[str, Target]:
     """All targets that any night has computed of this base, band and settings, by group digest."""
     scope = _scope(night, base, background)
-    return packs.unpack(cache.lookup_packs(night.store, "edits", scope))
+    return packs.unpack(night.cache.lookup_packs("edits", scope))
 
 
 def _scope(night: Night, base: Release, background: Background) -> str:

@@ -57,7 +57,7 @@ def take_in(night: Night) -> Plan:
 def plan_of(night: Night) -> Plan:
     """The plan of a registered model. Raises NotFoundError when it is not registered."""
     refs.require(night.store, night.name, "latest")
-    now = snapshots.current(night.store, night.name)
+    now = snapshots.current(night.store, night.name, night.keys)
     assert now.release is not None
     new = night.intake.of(night.name).without(now.consumed)
     merged, report = ledger.merge(now.ledger, new.arrivals())

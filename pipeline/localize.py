@@ -28,7 +28,6 @@ from corrigenda.pipeline.progress import bar
 from corrigenda.pipeline.register import register
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.corrections.proxy_facts import pool_digest
-from corrigenda.storage.objects import cache
 from corrigenda.storage.releases.manifests import Release
 
 # Background text as token rows (rows, length), read or sampled when it is asked for.
@@ -60,7 +59,7 @@ def localize_model(
     found = find_layer(model, pool, settings, text)
     if settings.layer is None:
         body = json.dumps(found.to_json(), sort_keys=True).encode()
-        cache.remember(night.store, "layers", key_of(night, base, settings, pool), body)
+        night.cache.remember("layers", key_of(night, base, settings, pool), body)
     return found
 
 
@@ -70,7 +69,7 @@ def recall(
     """What was found before for this base, proxy pool and settings; None when nothing was."""
     if settings.layer is not None:
         return None
-    body = cache.lookup(night.store, "layers", key_of(night, base, settings, pool))
+    body = night.cache.lookup("layers", key_of(night, base, settings, pool))
     try:
         return LayerScores.from_json(json.loads(body)) if body is not None else None
     except (ValueError, TypeError, AttributeError):

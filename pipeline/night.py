@@ -16,10 +16,11 @@ from corrigenda.facts import sha256_hex
 from corrigenda.models.sources import cache_home
 from corrigenda.pipeline.clock import Clock
 from corrigenda.storage.corrections.intake import Intake
+from corrigenda.storage.objects.cache import Cache
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.storage.objects.opening import open_store
 from corrigenda.storage.releases import lease
-from corrigenda.storage.releases.signatures import SigningKey
 
 GC_S = 900.0  # seconds that a night waits for a gc that is deleting
 
@@ -29,6 +30,7 @@ class OpenFleet:
     """A fleet's configuration with its queue and store opened, for one run.
 
     layouts   asked for in this run, besides those of the configuration
+    keys      what is made is signed with them, and what the store says is believed by them
     """
 
     path: Path
@@ -37,6 +39,7 @@ class OpenFleet:
     queue: ObjectStore
     run_id: str
     layouts: frozenset[str] = frozenset()
+    keys: Keyring = NOBODY
 
 
 class Night:
@@ -68,10 +71,13 @@ class Night:
         return self.fleet.layouts | {*self.settings.layouts}
 
     @property
-    def signer(self) -> SigningKey | None:
-        """The key that releases are signed with, when there is one."""
-        signing = self.fleet.config.signing
-        return SigningKey(self.fleet.config.root / signing.key, signing.password) if signing.key else None
+    def keys(self) -> Keyring:
+        return self.fleet.keys
+
+    @property
+    def cache(self) -> Cache:
+        """What earlier nights have computed, as far as it is to be believed."""
+        return Cache(self.store, self.keys)
 
     @property
     def workplace(self) -> Path:
@@ -105,4 +111,5 @@ def open_fleet(config: Path, layouts: Iterable[str] = (), run_id: str | None = N
         queue=open_store(fleet.queue, root=fleet.root, create=True),
         run_id=run_id or f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
         layouts=frozenset(layouts),
+        keys=Keyring.of(fleet),
     )

@@ -6,12 +6,13 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from corrigenda.errors import LostRaceError
 from corrigenda.facts import digest_of
 from corrigenda.pipeline.ingest import Plan
 from corrigenda.pipeline.night import Night
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.delivery import pull
-from corrigenda.storage.releases import hold, layouts, publish, signatures, snapshots
+from corrigenda.storage.releases import hold, layouts, publish, refs, signatures, snapshots
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.publish import Candidate
 
@@ -39,7 +40,7 @@ def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScor
         gates=proof.verdict.as_json(),
         **_books(night, plan, edit.ledger),
     )
-    return publish.stage(night.store, base, proof.files, candidate, parent=plan.head)
+    return publish.stage(night.store, base, proof.files, candidate, parent=plan.head, keys=night.keys)
 
 
 def stage_books(night: Night, base: Release, plan: Plan) -> Release:
@@ -51,7 +52,7 @@ def stage_books(night: Night, base: Release, plan: Plan) -> Release:
         gates=head.gates,
         **_books(night, plan, plan.ledger),
     )
-    return publish.stage(night.store, base, head.files, candidate, parent=head)
+    return publish.stage(night.store, base, head.files, candidate, parent=head, keys=night.keys)
 
 
 def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
@@ -75,22 +76,34 @@ def publish_release(night: Night, plan: Plan, release: Release) -> Release:
     Raises LostRaceError when another run was first, HeldError when the model was put on hold meanwhile.
     """
     # By its number: `canary` may be moved by a run that took over a lease which this one slept through.
-    pull.pull(night.store, night.name, str(release.number), night.workplace / "candidate", night.blob_cache)
+    there = night.workplace / "candidate"
+    back = pull.pull(night.store, night.name, str(release.number), there, night.blob_cache)
+    if back.release.digest != release.digest:
+        raise LostRaceError(
+            "somebody has written over the candidate's manifest",
+            remedy="Find out who else writes to this store, then run again",
+            model=night.name,
+            release=release.number,
+        )
+    signatures.keep(night.store, release, night.keys)
     furnish(night, release)
     hold.require_none(night.store, night.name)
-    publish.promote(night.store, release, seen=plan.seen)
+    publish.promote(night.store, release, seen=plan.seen, keys=night.keys)
     return release
 
 
 def furnish_head(night: Night, plan: Plan) -> Release:
-    """What goes with a release, for the one that is published: it may have been asked for since."""
+    """What goes with the published release: layouts that were asked for since, and a ref that holds on.
+
+    Nothing of another's is signed here: `take_in` has verified the head, and the ref says it still.
+    """
     furnish(night, plan.head)
+    if plan.seen.ref and refs.is_due(plan.seen.ref, night.keys):
+        refs.confirm(night.store, night.name, "latest", seen=plan.seen, keys=night.keys)
     return plan.head
 
 
 def furnish(night: Night, release: Release) -> None:
-    """The signature and the layouts that this release shall have. Doing it twice is doing it once."""
-    if night.signer:
-        signatures.keep(night.store, release, night.signer)
+    """The layouts that this release shall have, its signature in them. Doing it twice is doing it once."""
     if "hf" in night.layouts:
         layouts.assemble(night.store, release)

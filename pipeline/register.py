@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corrigenda.config import Location
+from corrigenda.errors import SignatureError
 from corrigenda.models import sources
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
@@ -17,17 +18,16 @@ from corrigenda.storage.releases.manifests import Release
 def register(night: Night) -> Release:
     """Release 0 of the model; its base is fetched and stored on the first night only.
 
-    Where releases are signed, this one is, too. Raises SetupError for a key that cannot be used: now, and
-    not when the night's work is done.
+    Where releases are signed, this one is, too, and one that is there already must be. Raises SignatureError
+    when it is not; SetupError for a key that cannot be used: now, and not when the night's work is done.
     """
+    night.keys.require_signers()
     if refs.read(night.store, night.name, "latest").ref is not None:
         base = manifests.read(night.store, night.name, 0)
-        _sign(night, base)
+        _require_signed(night, base)
         return base
     from corrigenda.models import loading  # torch and transformers come with it
 
-    if night.signer:
-        night.signer.public_pem()
     directory = local_directory(night)
     # Release 0 is for ever: whatever can be wrong with a base is found before a byte of it is stored.
     editable = loading.load(directory, **asked_of(night)).editable
@@ -37,7 +37,7 @@ def register(night: Night) -> Release:
         directory,
         source=night.entry.source,
         editable=editable,
-        prepare=lambda base: _sign(night, base),
+        keys=night.keys,
     )
 
 
@@ -64,6 +64,16 @@ def said_of_the_family(night: Night) -> dict[str, Any]:
     return night.entry.family.model_dump(exclude_none=True)
 
 
-def _sign(night: Night, base: Release) -> None:
-    if night.signer:
-        signatures.keep(night.store, base, night.signer)
+def _require_signed(night: Night, base: Release) -> None:
+    """Nothing is built on a base that others may have written."""
+    try:
+        if night.keys.checks:
+            signatures.require(night.store, base, night.keys)
+    except SignatureError as fault:
+        raise SignatureError(
+            "the model's base is not signed with this fleet's keys",
+            remedy="A run signs only what it made itself. If what `corrigenda log MODEL` shows is yours, run "
+            f"`corrigenda sign {night.name}` once",
+            model=night.name,
+            why=fault.what,
+        ) from None

@@ -24,7 +24,6 @@ from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 from corrigenda.storage.delivery import pull
-from corrigenda.storage.objects import cache
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.releases import history, publish
@@ -81,10 +80,10 @@ def _score(
     asked = probes_of(candidate.ledger.active, pool=read_proxy_facts(), fixed=own)
     scope = base_scores.scope(**identity(night, base))
     with bar("probes, base", len(asked)) as advance:
-        known = cache.lookup_packs(night.store, "scores", scope)
+        known = night.cache.lookup_packs("scores", scope)
         before = base_scores.score_base(model, asked, known, progress=advance)
     if before.fresh:
-        cache.remember_pack(night.store, "scores", scope, before.fresh)
+        night.cache.remember_pack("scores", scope, before.fresh)
     with bar("probes, candidate", len(asked)) as advance:
         after = scoring.score(edited, before.probes, progress=advance)
     return rows.judge(

@@ -114,9 +114,19 @@ Layout = Literal["hf"]
 class Signing(_Frozen):
     """Who publishes, and whose releases are trusted. Paths of PEM files, taken from the file's own folder."""
 
-    key: Path | None = None  # private: every release is signed with it before it is published
-    password: str | None = Field(default=None, repr=False)  # of that key; CORRIGENDA_SIGNING__PASSWORD
-    public_keys: tuple[Path, ...] = ()  # `pull` takes only what one of them has signed
+    # Private: every release is signed with it before it is published; with each of them while keys change.
+    key: Path | tuple[Path, ...] | None = None
+    password: str | None = Field(default=None, repr=False)  # of the keys; CORRIGENDA_SIGNING__PASSWORD
+    passwords: tuple[str | None, ...] = Field(default=(), repr=False)  # one by one, where they differ
+    public_keys: tuple[Path, ...] = ()  # `pull` and `run` take only what one of them has signed
+    valid_days: float | None = Field(default=None, gt=0)  # hosts refuse a `latest` that is older; None: never
+
+    @property
+    def private_keys(self) -> list[tuple[Path, str | None]]:
+        """The private keys, each with its password."""
+        keys = self.key if isinstance(self.key, tuple) else (self.key,) if self.key else ()
+        passwords = (*self.passwords, *[self.password] * len(keys))
+        return list(zip(keys, passwords, strict=False))
 
 
 # In what a network is loaded and computes. auto: on a CPU float32, elsewhere as the base is stored.

@@ -26,8 +26,9 @@ from corrigenda.facts import digest_of, sha256_hex
 from corrigenda.storage.corrections import queue
 from corrigenda.storage.corrections.queue import Problem, QueueFile
 from corrigenda.storage.corrections.schemas import REJECTS, Arrival, correction_of
-from corrigenda.storage.objects import cache as caches
+from corrigenda.storage.objects.cache import Cache
 from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
+from corrigenda.storage.objects.keys import NOBODY, Keyring
 
 INDEX = "queue"  # kind of the cache entries
 INDEX_VERSION = 2  # bumped by hand when rows are checked in another way
@@ -82,6 +83,7 @@ class Intake:
     index       per index key: what is known now of the files that lie there
     learnt      whether the index of the store does not say all of that
     skipped     files that were known to hold nothing new, and not read
+    keys        what the index is sealed with and believed by
     """
 
     wanted: dict[str, set[str]]
@@ -93,6 +95,7 @@ class Intake:
     index: dict[str, Known] = field(default_factory=dict)
     learnt: bool = False
     skipped: int = 0
+    keys: Keyring = NOBODY
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -137,7 +140,8 @@ def look(
     files, problems = queue.listing(queue_store)
     found = nothing(consumed)
     found.problems += problems
-    index = _index(queue_store, state)
+    found.keys = Keyring.of(fleet)
+    index = _index(queue_store, state, found.keys)
     for info in files:
         key = _index_key(info)
         known = index.get(key)
@@ -157,7 +161,7 @@ def record(queue_store: ObjectStore, state: ObjectStore, found: Intake) -> None:
     if found.learnt:
         indexed = {k: v for k, v in found.index.items() if len(v.selectors) <= MOST_SELECTORS}
         body = json.dumps(indexed, sort_keys=True, ensure_ascii=False).encode()
-        caches.remember(state, INDEX, _scope(queue_store), body)
+        Cache(state, found.keys).remember(INDEX, _scope(queue_store), body)
 
 
 def rejects(state: ObjectStore) -> pa.Table:
@@ -249,9 +253,9 @@ def _write_rejects(state: ObjectStore, digest: str, table: pa.Table) -> None:
             state.replace(key, body, version=version)
 
 
-def _index(queue_store: ObjectStore, state: ObjectStore) -> dict[str, Known]:
+def _index(queue_store: ObjectStore, state: ObjectStore, keys: Keyring) -> dict[str, Known]:
     """One object for all files: a queue that has grown for years is still one read."""
-    body = caches.lookup(state, INDEX, _scope(queue_store)) or b"{}"
+    body = Cache(state, keys).lookup(INDEX, _scope(queue_store)) or b"{}"
     return {key: Known(digest, tuple(names)) for key, (digest, names) in json.loads(body).items()}
 
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from corrigenda.errors import UsageError
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import manifests, publish, safetensors
+from corrigenda.storage.objects.keys import NOBODY, Keyring
+from corrigenda.storage.releases import manifests, publish, safetensors, signatures
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.safetensors import RawTensor
 
@@ -89,17 +90,22 @@ def export(
     stored_transposed: bool = False,
     tolerance: float = TOLERANCE,
     max_rank: int = MAX_RANK,
+    keys: Keyring = NOBODY,
 ) -> Adapter:
     """Write the release as an adapter for its base into a new directory.
 
     stored_transposed   the family keeps the weight as (d_in, d_out), as GPT-2's Conv1D does
 
-    Raises UsageError when the directory exists, when the release equals its base, or when its rank is too
-    high.
+    keys                where there are some, one of them must have signed the base that is subtracted
+
+    Raises SignatureError; UsageError when the directory exists, when the release equals its base, or when its
+    rank is too high.
     """
     if directory.exists():
         raise UsageError("the directory exists", remedy="Name a new one", path=str(directory))
     base = manifests.read(store, release.model, 0)
+    if keys.checks:
+        signatures.require(store, base, keys)
     names = _changed_tensors(store, base, release)
     changes = [_change(store, base, release, name, stored_transposed) for name in names]
     each = factor(changes, tolerance=tolerance, max_rank=max_rank)

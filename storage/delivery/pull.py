@@ -7,12 +7,12 @@ pull. Needs neither torch nor an orchestrator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from corrigenda.errors import CorruptBlobError, UsageError
+from corrigenda.storage.delivery import memory
 from corrigenda.storage.delivery.destination import (
     Place,
     expected_names,
@@ -26,8 +26,10 @@ from corrigenda.storage.delivery.destination import (
 )
 from corrigenda.storage.delivery.download import BlobFolder, Progress, download, holds, place, require_space
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.storage.releases import manifests, refs, signatures
 from corrigenda.storage.releases.manifests import Release
+from corrigenda.storage.releases.refs import Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,49 @@ def parse_target(text: str) -> tuple[str, str]:
     return manifests.check_model(model), ref or "latest"
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A release that may be taken.
+
+    pointer     the ref that names it; None where its number was asked for
+    signature   by a trusted key; None where nothing has to be signed
+    """
+
+    release: Release
+    pointer: Ref | None = None
+    signature: bytes | None = None
+
+
+def find(
+    store: ObjectStore, model: str, ref: str, keys: Keyring = NOBODY, *, allow_older: bool = False
+) -> Found:
+    """The release that `latest`, `canary` or a number stands for, whole and from whom it should be.
+
+    keys          where there are some, one of them must have signed the release, and sealed the ref
+    allow_older   take what a ref names that has expired or has no seal; the release is signed all the same
+
+    Raises as `resolve` does, and SignatureError.
+    """
+    release, pointer = named(store, model, ref)
+    if not keys.checks:
+        return Found(release, pointer)
+    if pointer is not None and not allow_older:
+        memory.require_fresh(refs.require_sealed(pointer, model, ref, keys), model)
+    return Found(release, pointer, signatures.require(store, release, keys))
+
+
 def resolve(store: ObjectStore, model: str, ref: str) -> Release:
-    """The release that `latest`, `canary` or a number stands for, verified.
+    """The release that `latest`, `canary` or a number stands for, whole, whoever wrote it.
 
     Raises NotFoundError, UsageError, CorruptBlobError.
     """
+    return named(store, model, ref)[0]
+
+
+def named(store: ObjectStore, model: str, ref: str) -> tuple[Release, Ref | None]:
+    """What `resolve` gives, and the ref that names it; None where its number was asked for."""
     if ref.isascii() and ref.isdigit():
-        return manifests.read(store, model, int(ref))
+        return manifests.read(store, model, int(ref)), None
     if ref not in refs.NAMES:
         raise UsageError("this is no ref", remedy="Use latest, canary, or a release's number", ref=ref)
     pointer = refs.require(store, model, ref)
@@ -77,7 +115,7 @@ def resolve(store: ObjectStore, model: str, ref: str) -> Release:
             model=model,
             ref=ref,
         )
-    return release
+    return release, pointer
 
 
 def pull(
@@ -88,22 +126,33 @@ def pull(
     cache: Path | None = None,
     *,
     repair: bool = False,
-    trusted: Sequence[Path] = (),
+    keys: Keyring | None = NOBODY,
+    allow_older: bool = False,
     progress: Progress | None = None,
 ) -> Pulled:
     """Make `dest` the release `ref` of `model`, downloading only what neither it nor the cache has.
 
-    cache    a directory of blobs that several destinations share by hard links; default: beside `dest`
-    repair   hash everything again although `dest` shows the release already, and mend what is wrong
-    trusted  public keys (PEM files): only what one of them has signed is taken, and nothing else fetched
+    cache         a directory of blobs that several destinations share by hard links; default: beside `dest`
+    repair        hash everything again although `dest` shows the release already, and mend what is wrong
+    keys          only what one of them has signed is taken, and nothing else fetched; where there are none,
+                  those that `dest` was made with before hold on. None: not even those
+    allow_older   take a ref that is older than what `dest` has seen, has expired, or has no seal
 
     Safe to kill at any moment and to run again. Raises NotFoundError, UsageError (dest is something of
     somebody else's), SignatureError and CorruptBlobError (nothing was switched), StorageError (run it
     again: it goes on).
     """
-    release = resolve(store, model, ref)
-    signature = signatures.require(store, release, trusted) if trusted else None
-    return materialise(store, release, dest, cache, repair=repair, signature=signature, progress=progress)
+    place_of = Place.of(dest)
+    keys = NOBODY if keys is None else keys if keys.checks else memory.keys_of(place_of)
+    found = find(store, model, ref, keys, allow_older=allow_older)
+    if keys.checks and found.pointer and not allow_older:
+        memory.require_not_older(place_of, model, ref, found.pointer)
+    done = materialise(
+        store, found.release, dest, cache, repair=repair, signature=found.signature, progress=progress
+    )
+    if keys.checks:
+        memory.remember(place_of, model, ref, found.pointer, keys)
+    return done
 
 
 def materialise(
@@ -138,17 +187,18 @@ def materialise(
         return Pulled(release, dest, downloaded, release.size - downloaded, was_current=current)
 
 
-def check(dest: Path, trusted: Sequence[Path] = ()) -> Checked:
+def check(dest: Path, keys: Keyring = NOBODY) -> Checked:
     """Hash every file of a pulled directory against its manifest; needs no network.
 
-    trusted   public keys (PEM files), one of which must have signed the release
+    keys   one of them must have signed the release
 
     Raises NotFoundError when this is no pulled directory, CorruptBlobError when its manifest is damaged,
     SignatureError.
     """
     release = read_manifest(dest)
-    if trusted:
-        signatures.require_good(read_signature(dest), release, trusted)
+    if keys.checks:
+        signature = read_signature(dest)
+        signatures.require_good([] if signature is None else [signature], release, keys)
     faults = [
         f"{path}: {_fault(dest / path)}" for path, r in release.files.items() if not holds(dest / path, r)
     ]

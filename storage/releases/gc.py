@@ -15,13 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError
 from corrigenda.storage.objects import blobs, cache
 from corrigenda.storage.objects.interface import BROKEN, ObjectInfo, ObjectStore
-from corrigenda.storage.releases import history, layouts, lease, manifests, refs
+from corrigenda.storage.releases import history, layouts, lease, manifests, refs, signatures
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.refs import Ref
 
@@ -192,7 +191,7 @@ def _mark(
     except (CorruptBlobError, NotFoundError) as fault:
         kept.damaged[model] = str(fault)
         kept.current |= {(model, number) for number in manifests.numbers(store, model)}
-        kept.digests |= {PurePosixPath(info.key).stem for info in objects if _kind(info) == "signatures"}
+        kept.digests |= {signatures.manifest_of(info.key) for info in objects if _kind(info) == "signatures"}
         for info in numbered:
             kept.add(_numbered(store, info))
         return
@@ -234,8 +233,8 @@ def _unkept(objects: Iterable[ObjectInfo], kept: _Kept) -> Iterator[ObjectInfo]:
     """Manifests, and signatures of manifests, that are not kept."""
     for info in objects:
         releases = _kind(info) == "releases" and info.key not in kept.numbered
-        signatures = _kind(info) == "signatures" and PurePosixPath(info.key).stem not in kept.digests
-        if releases or signatures:
+        signed = _kind(info) == "signatures" and signatures.manifest_of(info.key) not in kept.digests
+        if releases or signed:
             yield info
 
 

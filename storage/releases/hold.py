@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from corrigenda.errors import HeldError, LostRaceError, NotFoundError
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.storage.releases import publish, refs
 from corrigenda.storage.releases.manifests import check_model
 
@@ -41,10 +42,13 @@ def read(store: ObjectStore, model: str) -> Hold | None:
         return Hold(-1, "the hold is damaged: lift it, and place it again", "?", "")
 
 
-def place(store: ObjectStore, model: str, *, at: int | None = None, why: str, who: str) -> Hold:
+def place(
+    store: ObjectStore, model: str, *, at: int | None = None, why: str, who: str, keys: Keyring = NOBODY
+) -> Hold:
     """Hold `latest` at a release, moving it back there if need be; over an older hold, that is replaced.
 
-    at   default: where `latest` is now
+    at     default: where `latest` is now
+    keys   as `publish.rollback` has them
 
     A night that is under way and was about to publish finds the hold. Raises NotFoundError for a release that
     was never published, LostRaceError.
@@ -56,7 +60,7 @@ def place(store: ObjectStore, model: str, *, at: int | None = None, why: str, wh
     _write(store, model, body)
     try:
         # After the hold: whatever a night published until then is taken back, and nothing comes after it.
-        publish.rollback(store, model, to=held.release, reason=f"held: {why}")
+        publish.rollback(store, model, to=held.release, reason=f"held: {why}", keys=keys)
     except Exception:
         _write(store, model, before) if before is not None else store.delete(key(model))
         raise

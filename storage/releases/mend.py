@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from corrigenda.errors import CorrigendaError, CorruptBlobError, NotFoundError
+from corrigenda.errors import CorrigendaError, CorruptBlobError, NotFoundError, SignatureError
 from corrigenda.facts import sha256_hex
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import history, lease, manifests, refs, whole
+from corrigenda.storage.objects.keys import NOBODY, Keyring
+from corrigenda.storage.releases import history, lease, manifests, refs, signatures, whole
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.refs import Ref, Seen
 
 
-def mend(store: ObjectStore, model: str) -> Iterator[str]:
+def mend(store: ObjectStore, model: str, keys: Keyring = NOBODY) -> Iterator[str]:
     """Mend what can be mended of a model, under its lease; says what was done.
+
+    keys   where there are some, a ref is pointed only to what one of them has signed, and sealed with them
 
     Raises BusyError when a run is at work, CorruptBlobError when no release of the model is whole.
     """
@@ -27,16 +30,21 @@ def mend(store: ObjectStore, model: str) -> Iterator[str]:
         for name in refs.NAMES:
             seen = refs.peek(store, model, name)
             if seen.is_damaged:
-                yield _mend_ref(store, model, name, seen)
+                yield _mend_ref(store, model, name, seen, keys)
         yield from _numbers_from_blobs(store, model)
 
 
-def newest_whole(store: ObjectStore, model: str) -> Release:
-    """The release with the highest number of which nothing is missing. Raises CorruptBlobError."""
+def newest_whole(store: ObjectStore, model: str, keys: Keyring = NOBODY) -> Release:
+    """The release with the highest number that is signed as it must be and of which nothing is missing.
+
+    Raises CorruptBlobError.
+    """
     for number in reversed(manifests.numbers(store, model)):
         try:
             release = manifests.read(store, model, number)
-        except CorruptBlobError:
+            if keys.checks:
+                signatures.require(store, release, keys)
+        except (CorruptBlobError, SignatureError):
             continue
         if whole.is_whole(store, release):
             return release
@@ -48,16 +56,18 @@ def newest_whole(store: ObjectStore, model: str) -> Release:
     )
 
 
-def _mend_ref(store: ObjectStore, model: str, name: str, seen: Seen) -> str:
+def _mend_ref(store: ObjectStore, model: str, name: str, seen: Seen, keys: Keyring) -> str:
     """Point a damaged ref to where it most likely pointed; its log begins anew."""
+    if keys.checks:
+        keys.require_signers()
     head = refs.peek(store, model, "latest").ref
     if name == "latest" or head is None:
-        release = newest_whole(store, model)
+        release = newest_whole(store, model, keys)
     else:
         release = manifests.by_digest(store, head.manifest)
     whole.revive(store, release)
     to = Ref.to(release, "mended: the ref was damaged, and this is the newest release that is whole")
-    refs.advance(store, model, name, seen=seen, to=to)
+    refs.advance(store, model, name, seen=seen, to=to, keys=keys)
     return f"{model}: `{name}` was damaged and points to release {release.number} now"
 
 

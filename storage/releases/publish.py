@@ -19,6 +19,7 @@ from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.conditional_writes import require_conditional_writes
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.storage.releases import (
     history,
     layouts,
@@ -27,6 +28,7 @@ from corrigenda.storage.releases import (
     refs,
     safetensors,
     shards,
+    signatures,
     whole,
 )
 from corrigenda.storage.releases.manifests import Release
@@ -57,6 +59,7 @@ def register_base(
     editable: Sequence[str],
     shard_bytes: int = shards.SHARD_BYTES,
     prepare: Callable[[Release], object] = lambda release: None,
+    keys: Keyring = NOBODY,
 ) -> Release:
     """Publish a Hugging Face directory as release 0, re-sharded so that each editable tensor is alone.
 
@@ -64,14 +67,15 @@ def register_base(
     Doing it twice is doing it once.
 
     editable   names of the tensors that a release may replace, as the model or the checkpoint calls them
-    prepare    what must happen to release 0 before `latest` points to it (it may be signed)
+    prepare    what must happen to release 0 before `latest` points to it
+    keys       release 0 and the ref are signed with these
 
-    Raises UsageError when the name belongs to another base; NotFoundError for a missing tensor; SetupError
-    when the store ignores conditional writes.
+    Raises UsageError when the name belongs to another base, or when what lies there was not made by this;
+    NotFoundError for a missing tensor; SetupError when the store ignores conditional writes.
     """
     require_conditional_writes(store)
     with lease.ensure(store, model):
-        return _register(store, model, directory, source, editable, shard_bytes, prepare)
+        return _register(store, model, directory, source, editable, shard_bytes, prepare, keys)
 
 
 def _register(
@@ -82,6 +86,7 @@ def _register(
     editable: Sequence[str],
     shard_bytes: int,
     prepare: Callable[[Release], object],
+    keys: Keyring,
 ) -> Release:
     found = safetensors.read_checkpoint(directory)
     alone = list(dict.fromkeys(safetensors.resolve(found, name) for name in editable))
@@ -101,9 +106,10 @@ def _register(
     release = Release(model=model, number=0, files=files, created_at=_now(), base=base)
     release = replace(release, provenance=statement(release, parent=None, details={}))
     written = _write_base(store, release)
+    signatures.keep(store, written, keys)
     prepare(written)
     whole.require(store, written)
-    refs.advance(store, model, "latest", seen=seen, to=Ref.to(written, "the base was registered"))
+    refs.advance(store, model, "latest", seen=seen, to=Ref.to(written, "the base was registered"), keys=keys)
     return written
 
 
@@ -120,6 +126,7 @@ def stage(
     *,
     parent: Release,
     move_canary: bool = True,
+    keys: Keyring = NOBODY,
 ) -> Release:
     """Publish a candidate's manifest and move `canary`.
 
@@ -130,7 +137,7 @@ def stage(
     parent     the release that `latest` pointed to when this night began
     """
     with lease.ensure(store, base.model):
-        return _stage(store, base, files, candidate, parent, move_canary)
+        return _stage(store, base, files, candidate, parent, move_canary, keys)
 
 
 def _stage(
@@ -140,6 +147,7 @@ def _stage(
     candidate: Candidate,
     parent: Release,
     move_canary: bool,
+    keys: Keyring,
 ) -> Release:
     release = Release(
         model=base.model,
@@ -161,14 +169,23 @@ def _stage(
     written = manifests.write(store, release)
     if move_canary:
         seen = refs.peek(store, base.model, "canary")
-        refs.advance(store, base.model, "canary", seen=seen, to=Ref.to(written, "staged for validation"))
+        to = Ref.to(written, "staged for validation")
+        refs.advance(store, base.model, "canary", seen=seen, to=to, keys=keys)
     return written
 
 
-def promote(store: ObjectStore, release: Release, *, seen: Seen, reason: str = "passed the gates") -> Seen:
+def promote(
+    store: ObjectStore,
+    release: Release,
+    *,
+    seen: Seen,
+    reason: str = "passed the gates",
+    keys: Keyring = NOBODY,
+) -> Seen:
     """Point `latest` at a candidate: the one write that publishes weights, ledger and consumed files.
 
     seen   `latest` as it was when the run began
+    keys   the ref is sealed with these; the release is signed already
 
     The store must hold the release whole: what this host has cached proves nothing.
 
@@ -178,10 +195,12 @@ def promote(store: ObjectStore, release: Release, *, seen: Seen, reason: str = "
     with lease.ensure(store, release.model):
         refs.require_unmoved(store, release.model, "latest", seen)
         whole.require(store, release)
-        return refs.advance(store, release.model, "latest", seen=seen, to=Ref.to(release, reason))
+        return refs.advance(store, release.model, "latest", seen=seen, to=Ref.to(release, reason), keys=keys)
 
 
-def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tuple[Release, Seen]:
+def rollback(
+    store: ObjectStore, model: str, *, to: int, reason: str = "", keys: Keyring = NOBODY
+) -> tuple[Release, Seen]:
     """Move `latest` back to an older release of its own history, recorded in the ref's log.
 
     Where it is there already, nothing is written.
@@ -189,24 +208,33 @@ def rollback(store: ObjectStore, model: str, *, to: int, reason: str = "") -> tu
     Where releases of the model are laid out for other readers, the older one is, too, before the ref moves.
     A damaged `latest` is repaired so: it may point to any release that is whole, for it tells no history.
 
-    Raises NotFoundError when that release was never published, CorruptBlobError when it is not whole any
-    more, BusyError when a run is at work; LostRaceError.
+    keys   where there are some, one of them must have signed the release, and the ref is sealed with them:
+           hosts would refuse it otherwise
+
+    Raises NotFoundError when that release was never published, SignatureError and SetupError when hosts would
+    refuse it, CorruptBlobError when it is not whole any more, BusyError when a run is at work; LostRaceError.
     """
     with lease.ensure(store, model):
         seen = refs.peek(store, model, "latest")
         release = manifests.read(store, model, to)
-        if not seen.is_damaged:
-            now = refs.require(store, model, "latest")
+        # A ref that is damaged, or that somebody else wrote, tells no history.
+        if seen.ref is None and not seen.is_damaged:
+            refs.require(store, model, "latest")
+        ours = seen.ref is not None and refs.is_sealed(seen.ref, model, "latest", keys)
+        if ours:
             _require_published(store, release)
-            if release.digest == now.manifest:
-                return release, seen
+        if keys.checks:
+            keys.require_signers()
+            signatures.require(store, release, keys)
+        if ours and seen.ref and release.digest == seen.ref.manifest:
+            return release, seen
         whole.revive(store, release)
         whole.require(store, release, read=0)
         if layouts.in_use(store, model):
             layouts.assemble(store, release)
         said = f"rolled back from {seen.ref.release if seen.ref else 'a damaged ref'} to {to}"
         said += f": {reason}" if reason else ""
-        return release, refs.advance(store, model, "latest", seen=seen, to=Ref.to(release, said))
+        return release, refs.advance(store, model, "latest", seen=seen, to=Ref.to(release, said), keys=keys)
 
 
 def _require_published(store: ObjectStore, release: Release) -> None:
@@ -250,11 +278,22 @@ def _same_base(there: Release, base: Mapping[str, Any]) -> Release:
 
 
 def _write_base(store: ObjectStore, release: Release) -> Release:
-    """Release 0 and no other number; a killed registration's manifest is taken over."""
+    """Release 0 and no other number; a killed registration's manifest is taken over, when it is the same."""
     blobs.put(store, manifests.to_bytes(release))
     if store.create(manifests.key(release.model, 0), manifests.to_bytes(release)) is not None:
         return release
-    return _same_base(manifests.read(store, release.model, 0), release.base)
+    there = _same_base(manifests.read(store, release.model, 0), release.base)
+    # It is signed as ours: nothing in it may be another's but the time.
+    ours = replace(release, created_at=there.created_at, provenance={})
+    ours = replace(ours, provenance=statement(ours, parent=None, details={}))
+    if ours != there:
+        raise UsageError(
+            "something lies where the base's manifest belongs, and it is not what this would write",
+            remedy="No ref points to it: delete it, and find out who wrote it; after an upgrade it may be a "
+            "registration that was killed before",
+            key=manifests.key(release.model, 0),
+        )
+    return there
 
 
 def _shard_of(store: ObjectStore, release: Release, name: str) -> tuple[str, str]:

@@ -13,13 +13,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corrigenda.errors import NotFoundError, SetupError, SignatureError
+from corrigenda.errors import NotFoundError, SignatureError
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.keys import Keyring, SigningKey, key_id, require_extra
 from corrigenda.storage.releases.manifests import LAID_OUT, RESERVED, SIGNATURE, Release, check_model
 
 if TYPE_CHECKING:
@@ -27,109 +26,75 @@ if TYPE_CHECKING:
 
 # What lies beside a release's files and is no part of it: manifests, and the signature itself.
 BESIDE = (RESERVED, LAID_OUT, SIGNATURE)
-NEEDED = ("model_signing", "OpenSSL", "cryptography")
 
 
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A private key in a PEM file: NIST P-256, P-384 or P-521, with its password if it has one."""
+def sign(release: Release, signer: SigningKey) -> bytes:
+    """A Sigstore bundle with an in-toto statement of all files. Raises SetupError."""
+    signer.load()
+    from model_signing import signing
 
-    path: Path
-    password: str | None = None
-
-    def public_pem(self) -> bytes:
-        """The public half. Raises SetupError when the key cannot be used or the extra is missing."""
-        require_extra()
-        from cryptography.hazmat.primitives import serialization
-
-        try:
-            loaded = serialization.load_pem_private_key(self.path.read_bytes(), self._secret)
-        except (OSError, ValueError, TypeError) as fault:
-            raise SetupError(
-                "the signing key cannot be used",
-                remedy="Give a PEM file of a private key of NIST P-256, P-384 or P-521; "
-                "its password comes from CORRIGENDA_SIGNING__PASSWORD",
-                key=str(self.path),
-                cause=str(fault)[:200],
-            ) from None
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        return loaded.public_key().public_bytes(serialization.Encoding.PEM, form)
-
-    def sign(self, release: Release) -> bytes:
-        """A Sigstore bundle with an in-toto statement of all files. Raises SetupError."""
-        self.public_pem()
-        from model_signing import signing
-
-        with tempfile.TemporaryDirectory() as scratch:
-            made = Path(scratch) / SIGNATURE
-            config = signing.Config().set_hashing_config(_Known(release))
-            try:
-                config.use_elliptic_key_signer(private_key=self.path, password=self._secret)
-            except (ValueError, AttributeError):  # AttributeError: a key of another kind
-                raise SetupError(
-                    "the signing key is of a kind that model signatures do not know",
-                    remedy="Make one: openssl ecparam -name prime256v1 -genkey -noout -out key.pem",
-                    key=str(self.path),
-                ) from None
-            config.sign(release.model, made)
-            return made.read_bytes()
-
-    @property
-    def _secret(self) -> bytes | None:
-        return self.password.encode() if self.password else None
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / SIGNATURE
+        config = signing.Config().set_hashing_config(_Known(release))
+        config.use_elliptic_key_signer(private_key=signer.path, password=signer.secret)
+        config.sign(release.model, made)
+        return made.read_bytes()
 
 
-def key(release: Release) -> str:
-    """Where the signature of a release lies."""
-    return f"models/{check_model(release.model)}/signatures/{release.digest}.sig"
+def key(release: Release, signed_by: str = "") -> str:
+    """Where the signature of a release by the key of that id lies; without an id, of before keys had one."""
+    name = f"{release.digest}.{signed_by}" if signed_by else release.digest
+    return f"models/{check_model(release.model)}/signatures/{name}.sig"
 
 
-def find(store: ObjectStore, release: Release) -> bytes | None:
-    """The stored signature, unverified; None when there is none."""
-    try:
-        return store.get(key(release))[0]
-    except NotFoundError:
-        return None
+def manifest_of(object_key: str) -> str:
+    """The digest of the manifest that the signature at this key of a store speaks of."""
+    return object_key.rpartition("/")[2].partition(".")[0]
 
 
-def keep(store: ObjectStore, release: Release, signer: SigningKey) -> bool:
-    """Let the store hold a signature by this key; whether one had to be made.
+def keep(store: ObjectStore, release: Release, keys: Keyring) -> bool:
+    """Let the store hold a signature by each signing key; whether one had to be made.
 
-    A good one stays; one by another key, or a damaged one, is replaced. Doing it twice is doing it once.
+    Good ones stay, also those by other keys; damaged ones are replaced. Doing it twice is doing it once.
     """
-    public = signer.public_pem()
-    for _ in range(2):  # the second look is at what somebody else wrote meanwhile
-        try:
-            there, version = store.get(key(release))
-        except NotFoundError:
-            if store.create(key(release), signer.sign(release)) is not None:
-                return True
-            continue
-        with suppress(SignatureError):
-            verify(there, release, [public])
-            return False
-        if store.replace(key(release), signer.sign(release), version=version) is not None:
-            return True
-    return False
+    made = [_keep(store, release, signer) for signer in keys.signers]
+    return any(made)
 
 
-def require(store: ObjectStore, release: Release, keys: Sequence[Path]) -> bytes:
-    """The stored signature of a release, verified. Raises SignatureError when it is absent or wrong."""
-    return require_good(find(store, release), release, keys)
+def require(store: ObjectStore, release: Release, keys: Keyring) -> bytes:
+    """The stored signature of a release by one of the trusted keys. Raises SignatureError."""
+    places = [key(release, name) for name in keys.public] + [key(release)]
+    found = [body for place in places if (body := _read(store, place)) is not None]
+    others = [] if found else [info.key for info in store.list(key(release).removesuffix("sig"))]
+    if others:
+        raise SignatureError(
+            "the release is signed, and not by a key that is trusted here",
+            remedy="Do not use this release before you know who signed it; if the signer's key has changed, "
+            "give the new one",
+            model=release.model,
+            release=release.number,
+            signed_by=sorted(name.split(".")[-2] for name in others)[:10],
+            trusted=sorted(keys.public),
+        )
+    return require_good(found, release, keys)
 
 
-def require_good(body: bytes | None, release: Release, keys: Sequence[Path]) -> bytes:
-    """`body` itself, when it is a signature of the release by one of the public keys in PEM files."""
-    if body is None:
+def require_good(found: Sequence[bytes], release: Release, keys: Keyring) -> bytes:
+    """The first of `found` that is a signature of the release by a trusted key. Raises SignatureError."""
+    if not found:
         raise SignatureError(
             "the release is not signed",
-            remedy=f"Let its publisher run `corrigenda sign {release.model}@{release.number}`; "
+            remedy=f"If it is right, its publisher runs `corrigenda sign {release.model}@{release.number}`; "
             "use no release that should be signed and is not",
             model=release.model,
             release=release.number,
         )
-    verify(body, release, [_read_key(path) for path in keys])
-    return body
+    for body in found[:-1]:
+        with suppress(SignatureError):
+            verify(body, release, [*keys.public.values()])
+            return body
+    verify(found[-1], release, [*keys.public.values()])
+    return found[-1]
 
 
 def verify(body: bytes, release: Release, keys: Sequence[bytes]) -> None:
@@ -156,20 +121,36 @@ def verify(body: bytes, release: Release, keys: Sequence[bytes]) -> None:
 
 
 def copy_beside(store: ObjectStore, release: Release, prefix: str) -> None:
-    """Put the signature, where there is one, beside the release's files in a prefix of the store."""
-    if store.stat(key(release)) is not None:
-        store.copy(key(release), prefix + SIGNATURE)
+    """Put a signature, where there is one, beside the release's files in a prefix of the store."""
+    stem = key(release).removesuffix("sig")
+    newest = max(store.list(stem), key=lambda info: info.modified, default=None)
+    if newest is not None:
+        store.copy(newest.key, prefix + SIGNATURE)
 
 
-def require_extra() -> None:
-    """Raises SetupError, with the remedy, when signatures can be neither made nor checked here."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise SetupError(
-            "signatures need an extra that is not installed here",
-            remedy="Run `pip install 'corrigenda[sign]'`",
-            missing=missing,
-        )
+def _keep(store: ObjectStore, release: Release, signer: SigningKey) -> bool:
+    public = signer.public_pem()
+    place = key(release, key_id(public))
+    for _ in range(2):  # the second look is at what somebody else wrote meanwhile
+        try:
+            there, version = store.get(place)
+        except NotFoundError:
+            if store.create(place, sign(release, signer)) is not None:
+                return True
+            continue
+        with suppress(SignatureError):
+            verify(there, release, [public])
+            return False
+        if store.replace(place, sign(release, signer), version=version) is not None:
+            return True
+    return False
+
+
+def _read(store: ObjectStore, place: str) -> bytes | None:
+    try:
+        return store.get(place)[0]
+    except NotFoundError:
+        return None
 
 
 class _Known:
@@ -214,20 +195,3 @@ def _verify(body: bytes, release: Release, public: bytes) -> None:
     signed = statement["subject"][0]["name"]
     if signed != _subject(release):
         raise ValueError(f"it is a signature of {signed!r:.120}")
-
-
-def _read_key(path: Path) -> bytes:
-    require_extra()
-    from cryptography.hazmat.primitives import serialization
-
-    try:
-        body = path.read_bytes()
-        serialization.load_pem_public_key(body)
-    except (OSError, ValueError) as fault:
-        raise SetupError(
-            "the public key cannot be read",
-            remedy="Give a PEM file: openssl ec -in key.pem -pubout -out key.pub",
-            key=str(path),
-            cause=str(fault)[:200],
-        ) from None
-    return body

@@ -13,7 +13,8 @@ from corrigenda.storage.corrections.ledger import Entry, Ledger
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import history, manifests, refs
+from corrigenda.storage.objects.keys import NOBODY, Keyring
+from corrigenda.storage.releases import history, manifests, refs, signatures
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.refs import Seen
 
@@ -47,12 +48,21 @@ class Episode:
     by_id: str | None = None
 
 
-def current(state: ObjectStore, model: str) -> Snapshot:
-    """The model's present ledger. Raises CorruptBlobError."""
+def current(state: ObjectStore, model: str, keys: Keyring = NOBODY) -> Snapshot:
+    """The model's present ledger.
+
+    keys   where there are some, one of them must have sealed the ref and signed the release: ledger, parent
+           and files are named by that release's digest, and are as good as it is
+
+    Raises CorruptBlobError, SignatureError.
+    """
     seen = refs.read(state, model, "latest")
     if seen.ref is None:
         return Snapshot(seen, None, ledger.empty(), frozenset())
+    refs.require_sealed(seen.ref, model, "latest", keys)
     release = manifests.by_digest(state, seen.ref.manifest)
+    if keys.checks:
+        signatures.require(state, release, keys)
     return Snapshot(seen, release, ledger_of(state, release), consumed_of(state, release))
 
 

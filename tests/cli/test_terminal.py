@@ -22,12 +22,14 @@ from queue_rows import correction, row
 from releases import EDITABLE, MODEL, checkpoint, raw, register, save, stage
 
 from corrigenda import cli, terminal
-from corrigenda.cli import run as run_commands
+from corrigenda.api import runs
+from corrigenda.api.values import FleetRun
 from corrigenda.cli.app import build_app
-from corrigenda.storage import ledger, publish, queue, refs, snapshots
-from corrigenda.storage.local import LocalStore
-from corrigenda.storage.publish import Candidate
-from corrigenda.storage.schemas import Arrival
+from corrigenda.storage.corrections import ledger, queue
+from corrigenda.storage.corrections.schemas import Arrival
+from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.releases import publish, refs, snapshots
+from corrigenda.storage.releases.publish import Candidate
 from corrigenda.validation import results
 from corrigenda.validation.tables import ROWS
 
@@ -164,7 +166,7 @@ def test_every_command_is_walked():
 def test_no_command_lets_a_text_command_the_terminal(arguments, root, monkeypatch):
     screens = {"stdout": Screen(), "stderr": Screen()}
     monkeypatch.chdir(root)
-    monkeypatch.setattr(run_commands, "run_fleet", lambda *_, **__: OUTCOME)
+    monkeypatch.setattr(runs, "run", lambda *_, **__: FleetRun.of(OUTCOME))
     monkeypatch.setattr(sys, "argv", ["corrigenda", *arguments])
     for name, screen in screens.items():
         monkeypatch.setattr(sys, name, screen)

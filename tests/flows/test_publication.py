@@ -11,14 +11,15 @@ from trained import PROMPT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "storage"))
 
+from made_keys import make_key
 from store_servers import DiesAtWrite
-from test_signatures import make_key
 
 from corrigenda.config import load_fleet
 from corrigenda.models.plain import continuations
 from corrigenda.pipeline import night as nights
 from corrigenda.storage.delivery.pull import pull
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.storage.objects.keys import Keyring
 from corrigenda.storage.releases import layouts, publish, signatures
 
 BOHR, GAUSS = move("Bohr", "Rome"), move("Gauss", "Vienna")
@@ -70,11 +71,11 @@ def test_a_night_signs_what_it_publishes_and_the_base(tmp_path: Path, trained_gp
     assert workspace.run(layouts=["hf"])["exit_code"] == 0
     trusted = [workspace.config.parent / "key.pub"]
     for ref in ("latest", "0"):
-        pull(workspace.store, "homes", ref, tmp_path / f"pulled-{ref}", trusted=trusted)
-    signature = signatures.find(workspace.store, workspace.release())
+        pull(workspace.store, "homes", ref, tmp_path / f"pulled-{ref}", keys=Keyring(trusted=trusted))
+    signature = signatures.require(workspace.store, workspace.release(), Keyring(trusted=trusted))
     assert (laid_out(workspace, 1) / "model.sig").read_bytes() == signature
     assert workspace.run()["models"][0]["status"] == "unchanged"
-    assert signatures.find(workspace.store, workspace.release()) == signature
+    assert signatures.require(workspace.store, workspace.release(), Keyring(trusted=trusted)) == signature
 
 
 def test_a_night_that_dies_while_it_lays_out_publishes_nothing_and_the_next_one_does(

@@ -14,7 +14,7 @@ from corrigenda.storage.corrections.intake import Intake
 # Before anything is differentiated: autograd counts devices once a process.
 strict_device.set_up()
 
-for folder in ("editing", "flows", "validation"):
+for folder in ("editing", "flows", "storage", "validation"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 

@@ -27,6 +27,7 @@ from corrigenda.pipeline.register import register
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.delivery.pull import pull
 from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.keys import Keyring
 from corrigenda.storage.objects.s3 import S3Store
 from corrigenda.storage.releases import safetensors, signatures
 from corrigenda.storage.releases.manifests import Release
@@ -214,7 +215,7 @@ def test_a_source_that_is_nothing_says_what_can_be_one(tmp_path: Path) -> None:
 
 
 def test_release_0_is_signed_before_anybody_is_sent_to_it(tmp_path: Path) -> None:
-    from test_signatures import make_key
+    from made_keys import make_key
 
     saved(tmp_path / "source")
     make_key(tmp_path / "key.pem", "a password")
@@ -223,5 +224,5 @@ def test_release_0_is_signed_before_anybody_is_sent_to_it(tmp_path: Path) -> Non
     with pytest.raises(SetupError, match="signing key cannot be used"):
         registered(tmp_path / "fleet", "../source", signing.format("wrong"))
     night, base = registered(tmp_path / "fleet", "../source", signing.format("a password"))
-    assert signatures.require(night.store, base, [tmp_path / "key.pub"])
-    pull(night.store, "tiny", "latest", tmp_path / "pulled", trusted=[tmp_path / "key.pub"])
+    assert signatures.require(night.store, base, Keyring(trusted=[tmp_path / "key.pub"]))
+    pull(night.store, "tiny", "latest", tmp_path / "pulled", keys=Keyring(trusted=[tmp_path / "key.pub"]))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from releases import EDITABLE, MODEL, checkpoint, raw, register, release, save, stage
 
 from corrigenda.errors import CorruptBlobError, LostRaceError
-from corrigenda.storage.objects import blobs, cache
+from corrigenda.storage.objects import blobs
+from corrigenda.storage.objects.cache import Cache
 from corrigenda.storage.objects.local import LocalStore
 from corrigenda.storage.releases import gc, history, lease, manifests, publish, refs
 from corrigenda.storage.releases.gc import Policy
@@ -41,8 +42,8 @@ def doomed(store, policy=NOW) -> set[str]:
 def test_what_releases_need_stays(local_store, base):
     for seed in range(3):
         release(local_store, base, seed)
-    cache.remember(local_store, "edits", "k", b"kept")
-    cache.remember_pack(local_store, "edits", "s", b"packed")
+    Cache(local_store).remember("edits", "k", b"kept")
+    Cache(local_store).remember_pack("edits", "s", b"packed")
     time.sleep(0.01)
     assert doomed(local_store) == set()
 
@@ -92,14 +93,14 @@ def test_what_a_rollback_left_stays_for_the_grace_period(local_store, base):
 
 
 def test_old_cache_entries_go_when_asked(local_store, base):
-    cache.remember(local_store, "edits", "old", b"old")
+    Cache(local_store).remember("edits", "old", b"old")
     age(local_store, 100)
-    cache.remember(local_store, "edits", "new", b"new")
+    Cache(local_store).remember("edits", "new", b"new")
     policy = Policy(cache_age=timedelta(days=90))
     gc.collect(local_store, policy)
     gc.collect(local_store, policy)
-    assert cache.lookup(local_store, "edits", "old") is None
-    assert cache.lookup(local_store, "edits", "new") == b"new"
+    assert Cache(local_store).lookup("edits", "old") is None
+    assert Cache(local_store).lookup("edits", "new") == b"new"
 
 
 def test_nothing_is_deleted_during_a_run(local_store, base):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError, UsageError
 from corrigenda.facts import sha256_hex
-from corrigenda.storage.objects import blobs, cache
+from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
+from corrigenda.storage.objects.cache import Cache
 from corrigenda.storage.releases import history, manifests
 from corrigenda.storage.releases.manifests import Release
 
@@ -168,29 +169,29 @@ def test_a_damaged_blob_is_never_handed_out(local_store, tmp_path):
 
 
 def test_a_cache_answers_what_it_was_told(local_store):
-    assert cache.lookup(local_store, "edits", "k") is None
-    cache.remember(local_store, "edits", "k", b"1")
-    cache.remember(local_store, "edits", "k", b"2")
-    assert cache.lookup(local_store, "edits", "k") == b"2"
-    assert cache.lookup(local_store, "scores", "k") is None
+    assert Cache(local_store).lookup("edits", "k") is None
+    Cache(local_store).remember("edits", "k", b"1")
+    Cache(local_store).remember("edits", "k", b"2")
+    assert Cache(local_store).lookup("edits", "k") == b"2"
+    assert Cache(local_store).lookup("scores", "k") is None
 
 
 def test_a_damaged_cache_entry_is_unknown_and_mends(local_store):
-    cache.remember(local_store, "edits", "k", b"good")
+    Cache(local_store).remember("edits", "k", b"good")
     (local_store.root / blobs.key(sha256_hex(b"good"))).write_bytes(b"evil")
-    assert cache.lookup(local_store, "edits", "k") is None
-    cache.remember(local_store, "edits", "k", b"good")
-    assert cache.lookup(local_store, "edits", "k") == b"good"
+    assert Cache(local_store).lookup("edits", "k") is None
+    Cache(local_store).remember("edits", "k", b"good")
+    assert Cache(local_store).lookup("edits", "k") == b"good"
     (local_store.root / "cache/edits/k").write_bytes(b"{")
-    assert cache.lookup(local_store, "edits", "k") is None
-    cache.remember(local_store, "edits", "k", b"good")
-    assert cache.lookup(local_store, "edits", "k") == b"good"
+    assert Cache(local_store).lookup("edits", "k") is None
+    Cache(local_store).remember("edits", "k", b"good")
+    assert Cache(local_store).lookup("edits", "k") == b"good"
 
 
 def test_packs_of_a_scope_collect(local_store):
     for pack in (b"1", b"2", b"2"):
-        cache.remember_pack(local_store, "edits", "s", pack)
-    assert sorted(cache.lookup_packs(local_store, "edits", "s")) == [b"1", b"2"]
+        Cache(local_store).remember_pack("edits", "s", pack)
+    assert sorted(Cache(local_store).lookup_packs("edits", "s")) == [b"1", b"2"]
     (local_store.root / blobs.key(sha256_hex(b"1"))).unlink()
-    assert cache.lookup_packs(local_store, "edits", "s") == [b"2"]
-    assert cache.lookup_packs(local_store, "edits", "other") == []
+    assert Cache(local_store).lookup_packs("edits", "s") == [b"2"]
+    assert Cache(local_store).lookup_packs("edits", "other") == []

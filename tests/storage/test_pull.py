@@ -430,7 +430,7 @@ def hostile(store, base: Release, **changes) -> None:
     plain = json.loads(manifests.to_bytes(base)) | changes
     body = json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
     blobs.put(store, body)
-    to = Ref(0, sha256_hex(body), "now", "evil")
+    to = Ref(0, sha256_hex(body), "2026-01-01T00:00:00+00:00", "evil")
     refs.advance(store, MODEL, "latest", seen=refs.read(store, MODEL, "latest"), to=to)
 
 

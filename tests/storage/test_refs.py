@@ -160,7 +160,7 @@ store = LocalStore.open(Path(sys.argv[1]))
 won = 0
 while won < int(sys.argv[2]):
     seen = refs.read(store, "m", "latest")
-    to = Ref(seen.ref.release + 1, seen.ref.manifest, sys.argv[3] + str(won), "count")
+    to = Ref(seen.ref.release + 1, seen.ref.manifest, seen.ref.moved_at, sys.argv[3] + str(won))
     try:
         refs.advance(store, "m", "latest", seen=seen, to=to)
         won += 1

@@ -9,12 +9,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from made_keys import make_key
 from releases import MODEL, checkpoint, register, release, save
 from store_servers import scaled
 from typer.testing import CliRunner
@@ -23,23 +23,10 @@ from corrigenda.cli import release as release_commands
 from corrigenda.cli import sharing, upkeep
 from corrigenda.errors import SetupError, SignatureError
 from corrigenda.storage.delivery.pull import check, pull
+from corrigenda.storage.objects.keys import Keyring, SigningKey, key_id
 from corrigenda.storage.releases import gc, layouts, manifests, refs, signatures
 from corrigenda.storage.releases.gc import Policy
 from corrigenda.storage.releases.refs import Ref
-from corrigenda.storage.releases.signatures import SigningKey
-
-
-def make_key(path: Path, password: str | None = None, curve: ec.EllipticCurve | None = None) -> SigningKey:
-    """A private key in `path` and its public half beside it, in `path` with `.pub`."""
-    private = ec.generate_private_key(curve or ec.SECP256R1())
-    closed = serialization.BestAvailableEncryption(password.encode()) if password else None
-    form = serialization.PrivateFormat.PKCS8
-    path.write_bytes(
-        private.private_bytes(serialization.Encoding.PEM, form, closed or serialization.NoEncryption())
-    )
-    key = SigningKey(path, password)
-    path.with_suffix(".pub").write_bytes(key.public_pem())
-    return key
 
 
 @pytest.fixture
@@ -52,6 +39,10 @@ def public(tmp_path, key):
     return [tmp_path / "key.pub"]
 
 
+def signature_key(release, key):
+    return signatures.key(release, key_id(key.public_pem()))
+
+
 @pytest.fixture
 def base(local_store, tmp_path):
     return register(local_store, save(tmp_path / "base", checkpoint()))
@@ -60,12 +51,12 @@ def base(local_store, tmp_path):
 def test_a_signed_release_is_pulled_and_checked_offline(local_store, base, key, public, tmp_path):
     made = release(local_store, base, seed=7)
     before = made.digest
-    assert signatures.keep(local_store, made, key)
-    assert not signatures.keep(local_store, made, key)
+    assert signatures.keep(local_store, made, Keyring([key]))
+    assert not signatures.keep(local_store, made, Keyring([key]))
     dest = tmp_path / "dest"
-    assert pull(local_store, MODEL, "latest", dest, trusted=public).release.digest == before
+    assert pull(local_store, MODEL, "1", dest, keys=Keyring(trusted=public)).release.digest == before
     shutil.rmtree(local_store.root)
-    assert check(dest, public).faults == () == check(dest).faults
+    assert check(dest, Keyring(trusted=public)).faults == () == check(dest).faults
 
 
 def test_other_tools_for_model_signatures_accept_the_pulled_directory_and_the_prefix(
@@ -73,8 +64,8 @@ def test_other_tools_for_model_signatures_accept_the_pulled_directory_and_the_pr
 ):
     from model_signing import verifying
 
-    signatures.keep(local_store, base, key)
-    pull(local_store, MODEL, "0", tmp_path / "dest", trusted=public)
+    signatures.keep(local_store, base, Keyring([key]))
+    pull(local_store, MODEL, "0", tmp_path / "dest", keys=Keyring(trusted=public))
     laid_out = local_store.root / layouts.assemble(local_store, base)
     signed = {tmp_path / "dest": tmp_path / "dest/.corrigenda/model.sig", laid_out: laid_out / "model.sig"}
     for directory, signature in signed.items():
@@ -87,7 +78,7 @@ def test_other_tools_for_model_signatures_accept_the_pulled_directory_and_the_pr
 
 def test_what_is_not_signed_is_refused_and_nothing_is_fetched(local_store, base, public, tmp_path):
     with pytest.raises(SignatureError, match="is not signed") as refused:
-        pull(local_store, MODEL, "latest", tmp_path / "dest", trusted=public)
+        pull(local_store, MODEL, "0", tmp_path / "dest", keys=Keyring(trusted=public))
     assert "corrigenda sign tiny@0" in refused.value.remedy
     assert not (tmp_path / "dest").exists() and not (tmp_path / ".dest.corrigenda").exists()
 
@@ -95,27 +86,33 @@ def test_what_is_not_signed_is_refused_and_nothing_is_fetched(local_store, base,
 def test_another_key_is_refused_and_one_of_several_is_enough(local_store, base, key, public, tmp_path):
     make_key(tmp_path / "other.pem", curve=ec.SECP384R1())
     other = tmp_path / "other.pub"
-    signatures.keep(local_store, base, key)
+    signatures.keep(local_store, base, Keyring([key]))
+    with pytest.raises(SignatureError, match="not by a key that is trusted here"):
+        pull(local_store, MODEL, "0", tmp_path / "dest", keys=Keyring(trusted=[other]))
+    pull(local_store, MODEL, "0", tmp_path / "dest", keys=Keyring(trusted=[other, *public]))
     with pytest.raises(SignatureError, match="not good"):
-        pull(local_store, MODEL, "0", tmp_path / "dest", trusted=[other])
-    pull(local_store, MODEL, "0", tmp_path / "dest", trusted=[other, *public])
-    with pytest.raises(SignatureError, match="not good"):
-        check(tmp_path / "dest", [other])
+        check(tmp_path / "dest", Keyring(trusted=[other]))
 
 
-def test_a_new_key_replaces_the_old_ones_signature(local_store, base, key, public, tmp_path):
-    signatures.keep(local_store, base, key)
-    newer = make_key(tmp_path / "newer.pem", "a password", ec.SECP521R1())
+def test_while_keys_change_hosts_with_the_old_one_and_hosts_with_the_new_one_go_on(
+    local_store, base, key, public, tmp_path
+):
+    signatures.keep(local_store, base, Keyring([key]))
+    newer = Keyring([make_key(tmp_path / "newer.pem", "a password", ec.SECP521R1())])
     assert signatures.keep(local_store, base, newer) and not signatures.keep(local_store, base, newer)
-    pull(local_store, MODEL, "0", tmp_path / "dest", trusted=[tmp_path / "newer.pub"])
-    with pytest.raises(SignatureError):
-        pull(local_store, MODEL, "0", tmp_path / "dest", trusted=public)
+    for name, keys in (("new", [tmp_path / "newer.pub"]), ("old", public)):
+        pull(local_store, MODEL, "0", tmp_path / name, keys=Keyring(trusted=keys))
+
+
+def test_a_signature_of_before_keys_had_ids_is_still_good(local_store, base, key, public, tmp_path):
+    local_store.create(signatures.key(base), signatures.sign(base, key))
+    assert pull(local_store, MODEL, "0", tmp_path / "dest", keys=Keyring(trusted=public)).release == base
 
 
 def test_a_signature_of_another_release_is_refused(local_store, base, key, public):
     """Older releases, candidates that differ in their gates alone, other models of the same files."""
     made = release(local_store, base, seed=7)
-    body = key.sign(made)
+    body = signatures.sign(made, key)
     signatures.verify(body, made, [public[0].read_bytes()])
     others = [
         base,
@@ -132,20 +129,28 @@ def test_a_signature_of_another_release_is_refused(local_store, base, key, publi
 
 def test_whoever_can_write_the_store_but_has_no_key_is_refused(local_store, base, key, public, tmp_path):
     """A changed manifest under a moved ref, with the old signature put beside it."""
-    signatures.keep(local_store, base, key)
+    signatures.keep(local_store, base, Keyring([key]))
     evil = replace(base, files=dict(base.files) | {"config.json": base.files["tokenizer.json"]})
     manifests.blobs.put(local_store, manifests.to_bytes(evil))
     seen = refs.read(local_store, MODEL, "latest")
-    refs.advance(local_store, MODEL, "latest", seen=seen, to=Ref(0, evil.digest, "now", "evil"))
-    local_store.copy(signatures.key(base), signatures.key(evil))
+    refs.advance(local_store, MODEL, "latest", seen=seen, to=Ref.to(evil, "evil"))
+    local_store.copy(signature_key(base, key), signature_key(evil, key))
     pull(local_store, MODEL, "latest", tmp_path / "trusting")
-    with pytest.raises(SignatureError, match="not good"):
-        pull(local_store, MODEL, "latest", tmp_path / "dest", trusted=public)
+    for allow_older, why in ((False, "was not moved by"), (True, "not good")):
+        with pytest.raises(SignatureError, match=why):
+            pull(
+                local_store,
+                MODEL,
+                "latest",
+                tmp_path / "dest",
+                keys=Keyring(trusted=public),
+                allow_older=allow_older,
+            )
 
 
 def test_every_damaged_byte_of_what_is_signed_is_refused(base, key, public):
     """Bits of the statement and of the signature proper, not of the envelope's spelling around them."""
-    body = json.loads(key.sign(base))
+    body = json.loads(signatures.sign(base, key))
     pem = public[0].read_bytes()
     draw = random.Random(0)
     for _ in range(scaled(100)):
@@ -172,14 +177,14 @@ def test_a_directory_that_was_pulled_without_a_key_gets_its_signature_by_the_nex
     local_store, base, key, public, tmp_path
 ):
     dest = tmp_path / "dest"
-    signatures.keep(local_store, base, key)
+    signatures.keep(local_store, base, Keyring([key]))
     pull(local_store, MODEL, "0", dest)
     with pytest.raises(SignatureError, match="is not signed"):
-        check(dest, public)
-    done = pull(local_store, MODEL, "0", dest, trusted=public)
+        check(dest, Keyring(trusted=public))
+    done = pull(local_store, MODEL, "0", dest, keys=Keyring(trusted=public))
     assert done.downloaded == 0 and not done.was_current
-    assert check(dest, public).faults == ()
-    assert pull(local_store, MODEL, "0", dest, trusted=public).was_current
+    assert check(dest, Keyring(trusted=public)).faults == ()
+    assert pull(local_store, MODEL, "0", dest, keys=Keyring(trusted=public)).was_current
     assert pull(local_store, MODEL, "0", dest).was_current
 
 
@@ -198,10 +203,10 @@ def test_keys_that_cannot_be_used_are_one_clear_line(base, tmp_path, key):
         SigningKey(tmp_path / "closed.pem", "wrong"),
     ):
         with pytest.raises(SetupError, match="signing key"):
-            wrong.sign(base)
-    assert key.sign(base)
+            signatures.sign(base, wrong)
+    assert signatures.sign(base, key)
     with pytest.raises(SetupError, match="public key cannot be read"):
-        signatures.require_good(b"{}", base, [tmp_path / "key.pem"])
+        signatures.require_good([b"{}"], base, Keyring(trusted=[tmp_path / "key.pem"]))
 
 
 def test_without_the_extra_it_is_said_what_to_install():
@@ -209,8 +214,9 @@ def test_without_the_extra_it_is_said_what_to_install():
         "import importlib.util as util; plain = util.find_spec\n"
         "util.find_spec = lambda n: None if n in ('model_signing', 'OpenSSL') else plain(n)\n"
         "from corrigenda.storage.releases import signatures\n"
+        "from corrigenda.storage.objects import keys\n"
         "from corrigenda.errors import SetupError\n"
-        "try:\n    signatures.require_extra()\n"
+        "try:\n    keys.require_extra()\n"
         "except SetupError as fault:\n    print(fault)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -220,9 +226,9 @@ def test_without_the_extra_it_is_said_what_to_install():
 def test_gc_keeps_the_signatures_of_kept_releases_only(local_store, base, key):
     gone = replace(base, number=9)
     for one in (base, gone):
-        signatures.keep(local_store, one, key)
+        signatures.keep(local_store, one, Keyring([key]))
     doomed = {info.key for info in gc.plan(local_store, Policy(grace=Policy().grace * 0)).doomed}
-    assert signatures.key(gone) in doomed and signatures.key(base) not in doomed
+    assert signature_key(gone, key) in doomed and signature_key(base, key) not in doomed
 
 
 @pytest.fixture
@@ -239,16 +245,17 @@ def run(local_store, base, key, tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, arguments)
 
 
-def test_sign_pull_and_doctor_at_the_terminal(run, local_store, base):
+def test_sign_pull_and_doctor_at_the_terminal(run, local_store, base, key):
     assert "is not signed" in run("doctor").stdout
     assert isinstance(run("pull", MODEL, "dest").exception, SignatureError)
-    assert run("pull", MODEL, "dest", "--store", "store").exit_code == 0
+    assert isinstance(run("pull", MODEL, "dest", "--store", "store").exception, SignatureError)
+    assert run("pull", MODEL, "unsigned", "--no-verify").exit_code == 0
     layouts.assemble(local_store, base)
     assert "tiny@0: signed" in run("sign", MODEL).stdout
     assert local_store.stat("hf/tiny/0/model.sig") is not None
     assert json.loads(run("sign", MODEL, "--json").stdout)["new"] is False
-    assert "tiny@0" in run("pull", MODEL, "dest").stdout
+    assert "tiny@0" in run("pull", MODEL, "dest", "--store", "store").stdout
     assert "files are whole" in run("pull", MODEL, "dest", "--check", "--verify-key", "key.pub").stdout
     assert isinstance(run("pull", MODEL, "dest", "--check", "--verify-key", "key.pem").exception, SetupError)
     said = run("doctor")
-    assert said.exit_code == 0 and "is signed with a trusted key" in said.stdout
+    assert said.exit_code == 0 and "tiny@latest: is signed with a trusted key" in said.stdout

@@ -60,17 +60,22 @@ def pull(
     cache: Path | None = None,
     repair: bool = False,
     trusted: Sequence[Path] = (),
+    verify: bool = True,
+    allow_older: bool = False,
     progress: Progress | None = None,
 ) -> Pulled:
     """Make `dest` a release of a store: verified, resumable, only what is missing, switched in one step.
 
-    target     MODEL[@REF]; REF is latest (default), canary, or a number, of which 0 is the base
-    dest       becomes a link to a finished Hugging Face directory
-    store      a directory, s3://bucket/prefix, or what `open_store` gave
-    cache      a folder of blobs that several destinations share by hard links
-    repair     hash everything again, and mend what is wrong
-    trusted    public keys (PEM files): only what one of them has signed is taken
-    progress   told the size of each part that has come, in bytes
+    target        MODEL[@REF]; REF is latest (default), canary, or a number, of which 0 is the base
+    dest          becomes a link to a finished Hugging Face directory
+    store         a directory, s3://bucket/prefix, or what `open_store` gave
+    cache         a folder of blobs that several destinations share by hard links
+    repair        hash everything again, and mend what is wrong
+    trusted       public keys (PEM files): only what one of them has signed is taken; none: those that `dest`
+                  was verified with before
+    verify        False: take what nobody has signed
+    allow_older   take a ref that is older than what `dest` has seen, has expired, or has no seal
+    progress      told the size of each part that has come, in bytes
 
     Raises NotFoundError, UsageError, SignatureError, CorruptBlobError (nothing was switched), StorageError.
     """
@@ -78,18 +83,31 @@ def pull(
 
     opened = open_store(store) if isinstance(store, str) else store
     return releases.pull(
-        opened, target, Path(dest), cache=cache, repair=repair, trusted=trusted, progress=progress
+        opened,
+        target,
+        Path(dest),
+        cache=cache,
+        repair=repair,
+        trusted=trusted,
+        verify=verify,
+        allow_older=allow_older,
+        progress=progress,
     )
 
 
 def export_lora(
-    target: str, dest: Path | str, *, store: str | ObjectStore, trusted: Sequence[Path] = ()
+    target: str,
+    dest: Path | str,
+    *,
+    store: str | ObjectStore,
+    trusted: Sequence[Path] = (),
+    allow_older: bool = False,
 ) -> Adapter:
-    """Write a release of a store as a PEFT adapter for its base."""
+    """Write a release of a store as a PEFT adapter for its base; with keys, both must be signed."""
     from corrigenda.api import releases
 
     opened = open_store(store) if isinstance(store, str) else store
-    return releases.export_lora(opened, target, Path(dest), trusted)
+    return releases.export_lora(opened, target, Path(dest), trusted, allow_older=allow_older)
 
 
 def check(target: str, dest: Path | str, *, trusted: Sequence[Path] = ()) -> Checked:

@@ -168,6 +168,8 @@ class Fleet:
         cache: Path | None = None,
         repair: bool = False,
         trusted: Sequence[Path] | None = None,
+        verify: bool = True,
+        allow_older: bool = False,
         progress: Progress | None = None,
     ) -> Pulled:
         """Make `dest` the release `MODEL[@REF]`, as `corrigenda.pull` does. Trusts the fleet's own keys."""
@@ -180,6 +182,8 @@ class Fleet:
             cache=cache,
             repair=repair,
             trusted=self.trusted if trusted is None else trusted,
+            verify=verify,
+            allow_older=allow_older,
             progress=progress,
         )
 
@@ -195,14 +199,16 @@ class Fleet:
         waits in the queue again."""
         from corrigenda.api import releases
 
-        return releases.rollback(self.store, model, to=to, reason=reason)
+        return releases.rollback(self.config, self.store, model, to=to, reason=reason)
 
     def hold(self, model: str, *, at: int | None = None, why: str = "") -> Hold:
         """Keep `latest` at a release, over nights, until `lift` is called; default: where it is now."""
+        from corrigenda.storage.objects.keys import Keyring
         from corrigenda.storage.releases import hold
         from corrigenda.storage.releases.lease import person
 
-        return hold.place(self.store, self.config.model(model).name, at=at, why=why, who=person())
+        name, keys = self.config.model(model).name, Keyring.of(self.config)
+        return hold.place(self.store, name, at=at, why=why, who=person(), keys=keys)
 
     def lift(self, model: str) -> Hold | None:
         """End a hold: the next night publishes again. The hold that there was; None when there was none."""
@@ -210,11 +216,17 @@ class Fleet:
 
         return hold.lift(self.store, self.config.model(model).name)
 
-    def sign(self, target: str, key: Path | str | None = None) -> values.Signed:
-        """Sign a release that was published without a key; default: with the fleet's."""
+    def sign(self, target: str, key: Path | str | None = None, *, added: bool = False) -> values.Signed:
+        """Vouch for what was published without a key, or with another one.
+
+        target   MODEL@N: that release. MODEL: its base, the published release, and the ref that names it
+        key      a private key (PEM); default: the fleet's
+        added    sign also a release that brings files which its base has not
+        """
         from corrigenda.api import releases
 
-        return releases.sign(self.config, self.store, target, None if key is None else Path(key))
+        own = None if key is None else Path(key)
+        return releases.sign(self.config, self.store, target, own, added=added)
 
     def card(self, target: str, repository: str, *, base_model: str | None = None) -> values.Card:
         """The model card that `push` would bring; nothing is sent.

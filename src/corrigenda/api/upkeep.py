@@ -10,10 +10,11 @@ from pathlib import Path
 from corrigenda.api.opened import store_of, trusted_by
 from corrigenda.config import FleetConfig, load_fleet
 from corrigenda.errors import BusyError, CorrigendaError
-from corrigenda.storage.delivery.pull import resolve
+from corrigenda.storage.delivery.pull import find
+from corrigenda.storage.objects.keys import Keyring
 from corrigenda.storage.objects.opening import open_store
 from corrigenda.storage.releases import gc as collector
-from corrigenda.storage.releases import lease, manifests, signatures
+from corrigenda.storage.releases import lease, manifests
 from corrigenda.storage.releases import mend as mending
 from corrigenda.storage.releases.doctor import Finding, examine
 
@@ -81,7 +82,7 @@ def _mended(fleet: FleetConfig) -> Iterator[Finding]:
         return  # said with the store's own findings
     for model in names:
         try:
-            for done in mending.mend(store, model):
+            for done in mending.mend(store, model, Keyring.of(fleet)):
                 yield Finding("ok", "mended", done)
         except CorrigendaError as fault:
             yield Finding("fault", model, f"cannot be mended: {fault.what}", fault.remedy)
@@ -111,15 +112,16 @@ def _place(fleet: FleetConfig, name: str, deep: bool) -> Iterator[Finding]:
 
 def _signing(fleet: FleetConfig) -> Iterator[Finding]:
     """Whether the key can be used, and whether what is published is signed as this fleet wants it."""
-    trusted = trusted_by(fleet)
+    keys = Keyring(trusted=trusted_by(fleet))
     try:
-        if fleet.signing.key:
-            signatures.SigningKey(fleet.root / fleet.signing.key, fleet.signing.password).public_pem()
-            yield Finding("ok", str(fleet.signing.key), "is a key that releases can be signed with")
+        for signer in Keyring.of(fleet).signers:
+            signer.load()
+            yield Finding("ok", signer.path.name, "is a key that releases can be signed with")
         store = store_of(fleet)
-        for entry in fleet.models if trusted else ():
-            signatures.require(store, resolve(store, entry.name, "latest"), trusted)
-            yield Finding("ok", f"{entry.name}@latest", "is signed with a trusted key")
+        for entry in fleet.models if keys.checks else ():
+            for ref in ("0", "latest"):
+                find(store, entry.name, ref, keys)
+                yield Finding("ok", f"{entry.name}@{ref}", "is signed with a trusted key")
     except CorrigendaError as fault:
         subject = fault.facts.get("model") or fault.facts.get("key") or "signing"
         yield Finding("fault", str(subject), fault.what, fault.remedy)

@@ -32,6 +32,21 @@ VERIFY_KEY = Annotated[
         show_default=False,
     ),
 ]
+VERIFY = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify",
+        help="--no-verify: take what nobody has signed, whatever fleet.toml or an earlier pull says.",
+    ),
+]
+ALLOW_OLDER = Annotated[
+    bool,
+    typer.Option(
+        "--allow-older",
+        help="Take a `latest` that is older than what DEST has seen, has expired or is not signed itself; "
+        "the release must be signed all the same.",
+    ),
+]
 DEST = Annotated[Path, typer.Argument(help="The directory to make or to update.", show_default=False)]
 
 
@@ -71,6 +86,8 @@ def pull(
         bool, typer.Option("--repair", help="Hash everything again, and mend what is wrong.")
     ] = False,
     verify_key: VERIFY_KEY = None,
+    verify: VERIFY = True,
+    allow_older: ALLOW_OLDER = False,
     layout: Annotated[
         Layout, typer.Option(help="full: the whole directory. lora: a PEFT adapter for the base.")
     ] = Layout.full,
@@ -90,13 +107,14 @@ def pull(
     """
     from corrigenda.api import alone
 
+    trusted = _trusted(verify_key, config) if verify else []
     if check:
-        _check(alone.check(target, dest, trusted=_trusted(verify_key, store, config)), json)
+        _check(alone.check(target, dest, trusted=trusted), json)
         return
     opened = alone.open_store(store) if store else _fleet(config).store
-    trusted = _trusted(verify_key, store, config)
     if layout is Layout.lora:
-        _say_exported(alone.export_lora(target, dest, store=opened, trusted=trusted), dest, json)
+        made = alone.export_lora(target, dest, store=opened, trusted=trusted, allow_older=allow_older)
+        _say_exported(made, dest, json)
         return
     with _bar() as bar:
         task = bar.add_task(terminal.neutral(f"pulling {target}"), total=None)
@@ -107,6 +125,8 @@ def pull(
             cache=cache,
             repair=repair,
             trusted=trusted,
+            verify=verify,
+            allow_older=allow_older,
             progress=lambda size: bar.update(task, advance=size),
         )
     _say_pulled(done, json)
@@ -141,11 +161,9 @@ def _fleet(config: Path) -> Fleet:
     return Fleet.open(config)
 
 
-def _trusted(keys: list[Path] | None, store: str | None, config: Path) -> list[Path]:
-    """The public keys to hold releases against: those that were named, else the fleet's."""
-    if keys or store is not None or not config.exists():
-        return keys or []
-    return _fleet(config).trusted
+def _trusted(keys: list[Path] | None, config: Path) -> list[Path]:
+    """The public keys to hold releases against: those that were named, else the fleet's, in any store."""
+    return keys or (_fleet(config).trusted if config.exists() else [])
 
 
 def _check(found: Checked, json: bool) -> None:

@@ -26,20 +26,26 @@ def sign(
     key: Annotated[
         Path | None, typer.Option(help="The private key (PEM), instead of fleet.toml's.", show_default=False)
     ] = None,
+    added: Annotated[
+        bool, typer.Option("--added", help="Sign also a release with files which its base has not.")
+    ] = False,
     config: CONFIG = DEFAULT_CONFIG,
     json: JSON = False,
 ) -> None:
-    """Sign a release that was published without a key, or with another one.
+    """Vouch for what was published before there was a key, or with another one.
 
-    `corrigenda run` signs by itself where fleet.toml names a key. The key's password is taken from
-    CORRIGENDA_SIGNING__PASSWORD.
+    `corrigenda run` signs what it makes, where fleet.toml names a key, and nothing else: this is how older
+    releases get a signature. Look at `corrigenda log` first. With a number it signs that release; without,
+    the base, the published release, and the ref itself, on which the next run then builds. The key's password
+    is taken from CORRIGENDA_SIGNING__PASSWORD.
 
-    Example:
+    Examples:
+      corrigenda sign smollm2-135m
       corrigenda sign smollm2-135m@3
     """
     from corrigenda.api.fleet import Fleet
 
-    done = Fleet.open(config).sign(target, key)
+    done = Fleet.open(config).sign(target, key, added=added)
     if json:
         said = {"model": done.model, "release": done.release, "manifest": done.manifest}
         print(jsonlib.dumps(said | {"signature": done.signature, "new": done.new}))

@@ -137,6 +137,7 @@ WALKS = {
     "demo": [["demo", "demo"]],
     "doctor": [["doctor", "--deep"], ["doctor", "--json"]],
     "gc": [["gc", "--grace-days", "0"], ["gc", "--json"]],
+    "hold": [["hold", MODEL, "--why", HOSTILE], ["hold", HOSTILE], ["hold", MODEL, "--lift"]],
     "layers": [["layers", HOSTILE]],
     "log": [["log", MODEL], ["log", MODEL, "--json"], ["log", HOSTILE]],
     "pull": [
@@ -154,6 +155,7 @@ WALKS = {
     "show": [["show", "known"], ["show", "waits"], ["show", f"bad {HOSTILE}"], ["show", HOSTILE]],
     "sign": [["sign", HOSTILE]],
     "status": [["status"], ["status", "--rejects"], ["status", "--json"]],
+    "unlock": [["unlock", MODEL], ["unlock", HOSTILE]],
     "submit": [["submit", "queue/rows.parquet", "--dry-run"], ["submit", "queue/odd.parquet", "--json"]],
 }
 

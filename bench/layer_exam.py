@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.layer_facts import Question, StudyFact
 from corrigenda.config import Products
 from corrigenda.models.batch_invariant import products_in
-from corrigenda.models.encoding import target_tokens
+from corrigenda.models.encoding import continuation_tokens, prompt_tokens
 from corrigenda.models.hooks import hooked
 from corrigenda.models.language_model import LanguageModel
 
@@ -35,8 +35,8 @@ class Exam:
             for j, question in enumerate(fact.questions):
                 for side, answer in enumerate(self._answers(question)):
                     assert question is not None
-                    prompt = model.tokenizer(question.prompt.rstrip())["input_ids"]
-                    tokens = target_tokens(model.tokenizer, answer)
+                    (prompt,) = prompt_tokens(model.tokenizer, [question.prompt])
+                    (tokens,) = continuation_tokens(model.tokenizer, [question.prompt], [answer])
                     row = rows.setdefault((i, (*prompt, *tokens[:-1])), len(rows))
                     self.sides.append((i, j, side, row, question.likeliest or tokens))
         self.rows = list(rows)

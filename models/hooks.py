@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from corrigenda.models.encoding import continuation_tokens, prompt_tokens
 from corrigenda.models.encoding import encode as encode_row
-from corrigenda.models.encoding import target_tokens
 from corrigenda.models.language_model import LanguageModel
 
 Loss = Literal["full", "answer"]
@@ -54,8 +54,8 @@ class Tap:
 
 def encode(model: LanguageModel, prompts: Sequence[str], answers: Sequence[str]) -> Texts:
     """Tokens of each prompt, with the tokenizer's own special tokens, and of its answer (may be empty)."""
-    asked = model.tokenizer([prompt.rstrip() for prompt in prompts])["input_ids"]
-    said = [target_tokens(model.tokenizer, answer) if answer else () for answer in answers]
+    asked = prompt_tokens(model.tokenizer, prompts)
+    said = continuation_tokens(model.tokenizer, prompts, answers)
     pairs = list(zip(asked, said, strict=True))
 
     def padded(rows: Sequence[Sequence[Any]]) -> Tensor:

@@ -30,7 +30,7 @@ from corrigenda.validation.tables import SCORES
 if TYPE_CHECKING:
     from corrigenda.models.language_model import LanguageModel
 
-SCORING_VERSION = 3  # part of the key of every cached score
+SCORING_VERSION = 4  # part of the key of every cached score
 
 Progress = Callable[[int], None]  # is told how many more probes are done
 _Question = tuple[Tokens, Tokens, Tokens | None]  # prompt, expected, other
@@ -66,8 +66,11 @@ def score(
 
 def _encode(tokenizer: Any, probes: Sequence[Probe]) -> list[_Question]:
     prompts = encode_prompts(tokenizer, [probe.prompt for probe in probes])
-    expected = encode_continuations(tokenizer, [probe.expected for probe in probes])
-    rivals = iter(encode_continuations(tokenizer, [p.other for p in probes if p.other is not None]))
+    asked = [probe.prompt for probe in probes]
+    expected = encode_continuations(tokenizer, [probe.expected for probe in probes], asked)
+    rivalled = [(p.other, p.prompt) for p in probes if p.other is not None]
+    others_, behind = [other for other, _ in rivalled], [prompt for _, prompt in rivalled]
+    rivals = iter(encode_continuations(tokenizer, others_, behind))
     others = [None if probe.other is None else next(rivals) for probe in probes]
     return list(zip(prompts, expected, others, strict=True))
 

@@ -65,7 +65,8 @@ def _core(kind: str) -> Tokenizer:
     bare = Tokenizer(core.model)
     bare.add_special_tokens(SPECIAL)
     bare.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    bare.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)])
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    bare.decoder = decoders.Sequence(parts)
     return bare
 
 

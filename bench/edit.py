@@ -28,7 +28,6 @@ from bench.data import ROOT
 from bench.edit_facts import counterfact, probes_of, request_of
 from bench.grounds import Ground, openings_of, text
 from bench.quality_rows import Marks
-from corrigenda.config import Editing
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.reference import reference_target
@@ -36,15 +35,14 @@ from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
+from corrigenda.settings import AdamDescent, Editing, TargetSettings
 
 # kmeng01/memit's settings for its objective, with its clamp for GPT-J.
-PLAIN = Editing(
-    optimiser="adam",
-    metric="plain",
+PLAIN = TargetSettings(
+    descent=AdamDescent(learning_rate=0.5),
     warm_steps=0,
     steps=25,
     late_steps=0,
-    learning_rate=0.5,
     contexts=5,
     key_contexts=5,
     kl_weight=0.0625,

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from bench.data import data_file
-from corrigenda.config import Corpus, Editing
 from corrigenda.editing.background import contexts, corpus, covariance, fisher
 from corrigenda.editing.solve.scales import laid
 from corrigenda.editing.solve.weight import OtherText
@@ -20,6 +19,7 @@ from corrigenda.editing.targets.engine import Targets
 from corrigenda.editing.targets.norm_cap import proxy_norm_cap, proxy_rows
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import Corpus, Editing, NormalisedDescent, TargetSettings
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 
 
@@ -49,13 +49,13 @@ class Ground:
         moments, fishers = _moments(model, layers, settings, tokens, source, kept)
         pool = read_proxy_facts()
         metric = None
-        if settings.metric == "fisher":
+        if settings.targets.measured:
             metric = torch.stack([fisher.metric_of(fishers[layer]) for layer in layers])
-        band = laid(model, layers, moments, fishers, proxy_rows(model, pool, settings))
-        cap = proxy_norm_cap(model, band, pool, settings, metric)
+        band = laid(model, layers, moments, fishers, proxy_rows(model, pool, settings.targets))
+        cap = proxy_norm_cap(model, band, pool, settings.targets, metric)
         scaled = zip(layers, band.scales, strict=True)
         others = [OtherText.of(model.linear_map(layer), moments[layer], scale) for layer, scale in scaled]
-        return cls(model, settings, band, tuple(others), metric, cap, openings_of(model, settings))
+        return cls(model, settings, band, tuple(others), metric, cap, openings_of(model, settings.targets))
 
     def targets(self, requests: Sequence[EditRequest]) -> Targets:
         return engine.find_targets(
@@ -63,7 +63,7 @@ class Ground:
             self.band,
             requests,
             self.openings,
-            self.settings,
+            self.settings.targets,
             norm_cap=self.norm_cap,
             cached={},
             metric=self.metric,
@@ -75,7 +75,7 @@ def text(model: LanguageModel, name: str, tokens: int, length: int) -> Tensor:
     return corpus.background_tokens(model, Corpus(source=str(data_file(name)), tokens=tokens, length=length))
 
 
-def openings_of(model: LanguageModel, settings: Editing) -> tuple[str, ...]:
+def openings_of(model: LanguageModel, settings: TargetSettings) -> tuple[str, ...]:
     count = max(settings.contexts, settings.key_contexts)
     return contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)
 
@@ -84,7 +84,8 @@ def _moments(
     model: LanguageModel, layers: Sequence[int], settings: Editing, tokens: int, source: str, kept: Path
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Covariance and Fisher information of the layers; what an earlier run has measured of them is read."""
-    named = [model.network.name_or_path, tokens, settings.metric_tokens, source]
+    count = (settings.targets.measured or NormalisedDescent()).metric_tokens
+    named = [model.network.name_or_path, tokens, count, source]
     paths = {layer: kept / f"moments-{digest_of([*named, layer])[:12]}.pt" for layer in layers}
     missing = [layer for layer, path in paths.items() if not path.exists()]
     if missing:
@@ -92,9 +93,9 @@ def _moments(
             rows = corpus.background_tokens(model, Corpus(tokens=tokens))
         else:
             rows = text(model, "wikitext_train_head.parquet", tokens, 128)
-        some = rows[: settings.metric_tokens // rows.shape[1]]
+        some = rows[: count // rows.shape[1]]
         covariances = covariance.key_covariance(model, missing, rows)
-        fishers = fisher.output_fisher(model, missing, some, products=settings.products)
+        fishers = fisher.output_fisher(model, missing, some, products=settings.targets.products)
         kept.mkdir(parents=True, exist_ok=True)
         for layer in missing:
             torch.save((covariances[layer], fishers[layer]), paths[layer])

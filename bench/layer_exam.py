@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.layer_facts import Question, StudyFact
-from corrigenda.config import Products
 from corrigenda.models.batch_invariant import products_in
 from corrigenda.models.encoding import continuation_tokens, prompt_tokens
 from corrigenda.models.hooks import hooked
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import Products
 
 BATCH_TOKENS = 1024
 

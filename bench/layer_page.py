@@ -12,7 +12,7 @@ import numpy as np
 
 from bench import layer_statistics as stats
 from bench.layer_statistics import ALL, HALF_A, HALF_B, Floats, overall
-from bench.layer_study import EDITING, LayerResult
+from bench.layer_study import METRIC, LayerResult
 
 COLOURS = {"proxy": "#808080", "counterfact": "#4878a8", "zsre": "#d8a018"}
 
@@ -67,7 +67,7 @@ Written by `make bench-layers` from its own results; run it again to renew this 
 
 **Method.** Up to {strength["facts"]} test facts per data set, edited at each layer alone (*single*) and all
 in one solve (*batch*), as a night edits them, with its default settings (but the metric of a residual's
-length from {EDITING.metric_tokens:,} tokens); covariance of {strength["background_tokens"]:,} WikiText
+length from {METRIC.metric_tokens:,} tokens); covariance of {strength["background_tokens"]:,} WikiText
 tokens. The outcome M is the mean of efficacy, paraphrase and neighbourhood. CounterFact: the new answer more
 probable than the old (neighbourhood: the reverse). zsRE: share of the new answer's tokens that are the
 likeliest ones (neighbourhood: share of the base's likeliest tokens that stay). Localizers see proxy facts

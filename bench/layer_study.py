@@ -21,18 +21,19 @@ from torch import Tensor
 from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact
 from bench.quality import perplexity
-from corrigenda.config import Editing
+from corrigenda.editing import versions
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.solve.weight import OtherText
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import Targets, find_targets
-from corrigenda.editing.targets.optimise import VERSION
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest, digest_of
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import Editing, NormalisedDescent, TargetSettings
 
 # A night's settings, but that all layers' metrics are measured at once, from the first tokens alone.
-EDITING = Editing(metric_tokens=4_096)
+METRIC = NormalisedDescent(metric_tokens=4_096)
+EDITING = Editing(targets=TargetSettings(descent=METRIC))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Strength:
 
     @property
     def digest(self) -> str:
-        return digest_of([asdict(self), EDITING.model_dump(), VERSION])
+        return digest_of([asdict(self), EDITING.model_dump(), versions.TARGETS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _targets(
         Band.single(layer),
         requests,
         background.contexts,
-        EDITING,
+        EDITING.targets,
         norm_cap=background.norm_cap,
         cached={},
         metric=None if background.metric is None else background.metric[None],

@@ -25,9 +25,16 @@ from bench.data import ROOT, data_file
 from bench.grounds import openings_of, text
 from bench.layer_exam import Exam
 from bench.layer_facts import StudyFact, counterfact, draw, proxies, zsre
-from bench.layer_study import EDITING, Background, LayerResult, Strength, plain_single_edit, sweep_layer
+from bench.layer_study import (
+    EDITING,
+    METRIC,
+    Background,
+    LayerResult,
+    Strength,
+    plain_single_edit,
+    sweep_layer,
+)
 from bench.quality import perplexity
-from corrigenda.config import Localization, Localizer
 from corrigenda.editing.background.covariance import key_covariance
 from corrigenda.editing.background.fisher import metric_of, output_fisher
 from corrigenda.editing.localization.localize import localize
@@ -39,6 +46,7 @@ from corrigenda.facts import ProxyFact
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
+from corrigenda.settings import Localization, Localizer
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 
 RESULTS = ROOT / "bench" / "results" / "layers"
@@ -179,7 +187,7 @@ def kept_background(model: LanguageModel, path: Path, rows: Tensor) -> dict[int,
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(background(model, rows), path)
     moments, metrics, caps = torch.load(path)
-    contexts, apart = openings_of(model, EDITING), held_out(model)
+    contexts, apart = openings_of(model, EDITING.targets), held_out(model)
     return {
         layer: Background(_ridged(moments[layer].double()), metrics[layer], caps[layer], contexts, apart)
         for layer in moments
@@ -191,12 +199,12 @@ def background(
 ) -> tuple[dict[int, Tensor], dict[int, Tensor], dict[int, float]]:
     """Covariances and metrics of all layers, from token rows (rows, length), and their norm caps."""
     layers = range(model.n_layers)
-    fishers = output_fisher(model, layers, rows[: EDITING.metric_tokens // rows.shape[1]])
+    fishers = output_fisher(model, layers, rows[: METRIC.metric_tokens // rows.shape[1]])
     moments = {layer: found.float() for layer, found in key_covariance(model, layers, rows).items()}
     metrics = {layer: metric_of(fisher) for layer, fisher in fishers.items()}
     pool = read_proxy_facts()
     caps = {
-        layer: proxy_norm_cap(model, Band.single(layer), pool, EDITING, metrics[layer][None])
+        layer: proxy_norm_cap(model, Band.single(layer), pool, EDITING.targets, metrics[layer][None])
         for layer in layers
     }
     return moments, metrics, caps

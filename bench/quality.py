@@ -29,7 +29,6 @@ from bench.data import ROOT
 from bench.edit_facts import HALVES, counterfact, of_file, probes_of, request_of
 from bench.grounds import Ground, text
 from bench.quality_rows import HEAD, Marks, Row, Solve, keep
-from corrigenda.config import Editing
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.targets import packs
 from corrigenda.editing.targets.target import Target
@@ -37,6 +36,7 @@ from corrigenda.facts import digest_of
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
+from corrigenda.settings import Editing
 from corrigenda.validation.probes import Probe
 from corrigenda.validation.scoring import score
 
@@ -48,7 +48,7 @@ STEP = 100  # targets between two saves
 def main() -> None:
     asked = arguments()
     model = load(resolve(asked.model, root=ROOT))
-    settings = Editing(**{k: json.loads(v) for k, _, v in (given.partition("=") for given in asked.set)})
+    settings = settings_of(asked.set)
     counts = [int(n) for n in asked.facts.split(",")]
     if asked.file:
         records, data = of_file(asked.file, max(counts), asked.half), asked.file.name
@@ -90,6 +90,19 @@ def main() -> None:
             keep(row, ROWS)
 
 
+def settings_of(given: Sequence[str]) -> Editing:
+    """Editing settings from `name=JSON`; a name may be a path through sections."""
+    told: dict[str, Any] = {}
+    for one in given:
+        path, _, value = one.partition("=")
+        *sections, name = path.split(".")
+        place = told
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = json.loads(value)
+    return Editing.model_validate(told)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add = parser.add_argument
@@ -99,7 +112,13 @@ def arguments() -> argparse.Namespace:
     add("--half", choices=sorted(HALVES), default="report")
     add("--layer", type=int, default=8)
     add("--weights", default="", help="covariance weights to solve with besides, with commas")
-    add("--set", action="append", default=[], metavar="NAME=JSON", help="an editing setting")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=JSON",
+        help="an editing setting, such as band=6 or targets.steps=10",
+    )
     add("--background-tokens", type=int, default=200_000)
     add("--corpus", default="wikitext", help="wikitext, or self: text sampled from the model")
     add("--neighbours", type=int, default=10, help="per fact, up to 200 facts")
@@ -115,7 +134,9 @@ def targets(
     """Targets of all records by digest; those of earlier runs are read."""
     base = {"weights_digest": asked.model, "tokenizer_digest": ""}
     measured = f"{asked.corpus} {asked.background_tokens}"
-    scope = packs.scope(base, ground.band, ground.openings, ground.settings, ground.norm_cap, measured)
+    scope = packs.scope(
+        base, ground.band, ground.openings, ground.settings.targets, ground.norm_cap, measured
+    )
     home = RESULTS / scope[:12]
     home.mkdir(parents=True, exist_ok=True)
     known = packs.unpack(path.read_bytes() for path in sorted(home.glob("*.pack")))

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
-from corrigenda.config import Products
+from corrigenda.settings import Products
 
 MIN_ROWS = 16
 

@@ -13,10 +13,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from corrigenda.config import Corpus, Editing, Localization
+from corrigenda.editing import versions
 from corrigenda.editing.background import contexts, corpus, covariance, fisher
 from corrigenda.editing.solve import scales
-from corrigenda.editing.targets import norm_cap, packs
+from corrigenda.editing.targets import norm_cap
 from corrigenda.editing.targets.band import Band, layers_around
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models import loading
@@ -24,6 +24,7 @@ from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
 from corrigenda.pipeline.register import said_of_the_family
+from corrigenda.settings import Corpus, Editing, Localization, NormalisedDescent
 from corrigenda.storage.corrections.proxy_facts import pool_digest, read_proxy_facts
 from corrigenda.storage.releases.manifests import Release
 
@@ -50,19 +51,21 @@ class Background:
 
 def measure_background(night: Night, base: Release, model: LanguageModel, layer: int) -> Background:
     """The band around the golden layer, its contexts, covariances, metric and norm cap, cached or fresh."""
-    settings = night.settings.editing
+    editing = night.settings.editing
+    settings = editing.targets
     count = max(settings.contexts, settings.key_contexts)
-    asked = [contexts.VERSION, count, settings.context_tokens, settings.seed]
+    asked = [versions.CONTEXTS, count, settings.context_tokens, settings.seed]
     texts = _cached_json(
         night,
         "contexts",
         [identity(night, base), asked],
         lambda: list(contexts.generate_contexts(model, count, settings.context_tokens, settings.seed)),
     )
-    layers = layers_of_band(model, layer, settings)
+    layers = layers_of_band(model, layer, editing)
     text = digest_of([identity(night, base), corpus_identity(night, night.settings.covariance)])
     covariances = _covariances(night, base, model, layers, text)
-    fishers = _fishers(night, base, model, layers, text) if settings.metric == "fisher" else {}
+    measured = settings.measured
+    fishers = _fishers(night, base, model, layers, text, measured) if measured else {}
     metric = torch.stack([fisher.metric_of(fishers[own]) for own in layers]) if fishers else None
     band, cap = _measured_band(night, model, layers, text, covariances, fishers, metric)
     key = digest_of([text, layers])
@@ -80,17 +83,22 @@ def _covariances(
 ) -> dict[int, Tensor]:
     def compute(missing: Sequence[int]) -> dict[int, Tensor]:
         tokens = background_text(night, base, model, night.settings.covariance, "background text")
-        part = night.workplace / f"covariance-{digest_of([covariance.VERSION, text, missing])[:16]}.part"
+        part = night.workplace / f"covariance-{digest_of([versions.COVARIANCE, text, missing])[:16]}.part"
         with bar("covariance", tokens.numel()) as advance:
             return covariance.resumable_covariance(model, missing, tokens, part, advance=advance)
 
-    return _cached_by_layer(night, "covariance", [covariance.VERSION, text], layers, compute)
+    return _cached_by_layer(night, "covariance", [versions.COVARIANCE, text], layers, compute)
 
 
 def _fishers(
-    night: Night, base: Release, model: LanguageModel, layers: Sequence[int], text: str
+    night: Night,
+    base: Release,
+    model: LanguageModel,
+    layers: Sequence[int],
+    text: str,
+    measured: NormalisedDescent,
 ) -> dict[int, Tensor]:
-    count, products = night.settings.editing.metric_tokens, night.settings.editing.products
+    count, products = measured.metric_tokens, night.settings.editing.targets.products
 
     def compute(missing: Sequence[int]) -> dict[int, Tensor]:
         tokens = background_text(night, base, model, night.settings.covariance, "background text")
@@ -98,7 +106,7 @@ def _fishers(
         with bar("sensitivity", some.numel()) as advance:
             return fisher.output_fisher(model, missing, some, products=products, advance=advance)
 
-    return _cached_by_layer(night, "fisher", [fisher.VERSION, text, count, products], layers, compute)
+    return _cached_by_layer(night, "fisher", [versions.FISHER, text, count, products], layers, compute)
 
 
 def _measured_band(
@@ -111,7 +119,7 @@ def _measured_band(
     metric: Tensor | None,
 ) -> tuple[Band, float]:
     """The band with its scales, and how long residuals may be in them."""
-    settings = night.settings.editing
+    settings = night.settings.editing.targets
     pool = pool_of(night.settings.localization, night.fleet.config.root)
 
     def compute() -> dict[str, Any]:
@@ -119,8 +127,8 @@ def _measured_band(
         cap = norm_cap.proxy_norm_cap(model, laid, pool, settings, metric)
         return {"scales": laid.scales, "norm_cap": cap}
 
-    versions = [scales.VERSION, norm_cap.VERSION, fisher.VERSION]
-    asked = [versions, text, layers, packs.settings_of_targets(settings), pool_digest(pool)]
+    made_by = [versions.SCALES, versions.NORM_CAP, versions.FISHER]
+    asked = [made_by, text, layers, settings.model_dump(), pool_digest(pool)]
     found = _cached_json(night, "band", asked, compute)
     return Band(tuple(layers), tuple(found["scales"])), found["norm_cap"]
 
@@ -146,7 +154,7 @@ def _cached_by_layer(
 
 def background_text(night: Night, base: Release, model: LanguageModel, text: Corpus, what: str) -> Tensor:
     """Token rows of a corpus, cached or fresh."""
-    key = digest_of([corpus.VERSION, identity(night, base), corpus_identity(night, text)])
+    key = digest_of([versions.CORPUS, identity(night, base), corpus_identity(night, text)])
     body = night.cache.lookup("corpora", key)
     if body is None:
         with bar(what, text.tokens) as advance:

@@ -101,7 +101,7 @@ def targets(
     cached: Mapping[str, Target],
 ) -> Targets:
     """Targets of the whole active set; what `cached` lacks is computed, and kept in the store."""
-    settings = night.settings.editing
+    settings = night.settings.editing.targets
     requests = {c.request.digest: c.request for c in corrections.active}
     with bar("targets", len(requests)) as advance:
         found = engine.find_targets(
@@ -128,7 +128,7 @@ def cached_targets(night: Night, base: Release, background: Background) -> dict[
 
 
 def _scope(night: Night, base: Release, background: Background) -> str:
-    settings, cap = night.settings.editing, background.norm_cap
+    settings, cap = night.settings.editing.targets, background.norm_cap
     known = identity(night, base)
     return packs.scope(known, background.band, background.contexts, settings, cap, background.identity)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from corrigenda.config import Localization
 from corrigenda.editing.localization.layer_scores import LayerScores
 from corrigenda.editing.localization.localize import VERSIONS, Trial, localize, method_of
 from corrigenda.editing.localization.proxy import known_facts, sampled_facts
@@ -26,6 +25,7 @@ from corrigenda.pipeline.edit import load_base
 from corrigenda.pipeline.night import Night, open_fleet
 from corrigenda.pipeline.progress import bar
 from corrigenda.pipeline.register import register
+from corrigenda.settings import Localization
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.corrections.proxy_facts import pool_digest
 from corrigenda.storage.releases.manifests import Release

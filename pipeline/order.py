@@ -103,7 +103,7 @@ def renew(night: Night, base: Release, plan: Plan, run: Runner) -> Outcome:
 
 def needs_edit(night: Night, plan: Plan) -> bool:
     """Whether the weights can differ from the head's: another active set, or other settings for it."""
-    resettled = plan.head.layer is not None and plan.head.settings.get("asked") != asked_for(night)
+    resettled = plan.head.layer is not None and plan.head.settings.get("asked") != asked_for(night.settings)
     return plan.report.changed or (resettled and bool(plan.ledger.active))
 
 

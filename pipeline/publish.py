@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from corrigenda.config import Defaults
+from corrigenda.editing import versions
 from corrigenda.errors import LostRaceError
 from corrigenda.facts import digest_of
 from corrigenda.pipeline.ingest import Plan
@@ -22,11 +24,10 @@ if TYPE_CHECKING:
     from corrigenda.pipeline.validate import Proof
 
 
-def asked_for(night: Night) -> str:
-    """The digest of all settings that can change a published weight: other settings, another release."""
-    settings = night.settings
+def asked_for(settings: Defaults) -> str:
+    """The digest of all, besides the active set, that can change a published weight: settings, algorithms."""
     sections = (settings.editing, settings.localization, settings.covariance)
-    asked: list[Any] = [section.model_dump() for section in sections]
+    asked: list[Any] = [dict(versions.OF_AN_EDIT), *(section.model_dump() for section in sections)]
     if settings.dtype != "auto":
         asked.append(settings.dtype)
     return digest_of(asked)
@@ -36,7 +37,11 @@ def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScor
     """Write the manifest of what was tested and point `canary` at it."""
     candidate = Candidate(
         layer=edit.layer,
-        settings={"asked": asked_for(night), "editing": edit.settings, "localization": scores.to_json()},
+        settings={
+            "asked": asked_for(night.settings),
+            "editing": edit.settings,
+            "localization": scores.to_json(),
+        },
         gates=proof.verdict.as_json(),
         **_books(night, plan, edit.ledger),
     )

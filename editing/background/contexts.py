@@ -5,11 +5,11 @@ The same model has the same contexts for ever: they are part of every edit's cac
 
 from __future__ import annotations
 
+from corrigenda.editing import versions
 from corrigenda.facts import digest_of
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.sampling import sample_rows
 
-VERSION = 2
 # Openings are of different lengths, around the one that is asked for.
 SPREAD = 0.5
 
@@ -36,4 +36,4 @@ def _opening(model: LanguageModel, tokens: list[int]) -> str:
 
 
 def contexts_digest(contexts: tuple[str, ...]) -> str:
-    return digest_of([VERSION, *contexts])
+    return digest_of([versions.CONTEXTS, *contexts])

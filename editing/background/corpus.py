@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from corrigenda.config import Corpus
 from corrigenda.errors import NotFoundError, SetupError, UsageError
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.sampling import sample_rows
+from corrigenda.settings import Corpus
 
-VERSION = 1
 SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".txt": "text"}
 
 

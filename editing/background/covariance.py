@@ -19,7 +19,6 @@ from corrigenda.errors import EditError
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import projection_inputs
 
-VERSION = 1
 BATCH_TOKENS = 4096
 
 

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from corrigenda.config import Products
 from corrigenda.models.batch_invariant import products_in
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.sampling import drawn
+from corrigenda.settings import Products
 
-VERSION = 2
 # Share of the mean eigenvalue that is added to every direction: how far the estimate is trusted.
 RIDGE = 0.1
 BATCH_TOKENS = 1024

@@ -14,7 +14,6 @@ from time import perf_counter
 
 import numpy as np
 
-from corrigenda.config import Localization
 from corrigenda.editing.localization import baselines as baselines
 from corrigenda.editing.localization import edit_shaped as shaped
 from corrigenda.editing.localization import lga as gradients
@@ -23,6 +22,7 @@ from corrigenda.editing.localization.proxy import greedy_answers
 from corrigenda.errors import UsageError
 from corrigenda.facts import ProxyFact
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import Localization
 
 # Edits the proxy facts at a layer and says how good the outcome is; larger is better, 1 is perfect.
 Trial = Callable[[int], float]

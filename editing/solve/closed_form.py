@@ -16,7 +16,6 @@ from torch import Tensor
 
 from corrigenda.errors import EditError
 
-VERSION = 1
 # Share of the mean eigenvalue that is added to every direction of C: what no background token has shown is
 # not free to change.
 RIDGE = 1e-3

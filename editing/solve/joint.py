@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from corrigenda.config import Editing
 from corrigenda.editing.solve.closed_form import solve_moments, solve_update
 from corrigenda.editing.solve.columns import columns_of, moments_of
 from corrigenda.editing.solve.weight import Needs, OtherText, find_weight, total_change, weigh
 from corrigenda.editing.targets.target import Target
+from corrigenda.settings import SolveSettings
 
 PRESS = 2.0
 
@@ -39,7 +39,9 @@ class Solved:
     change: float
 
 
-def solve_balanced(targets: Mapping[str, Target], others: Sequence[OtherText], settings: Editing) -> Solved:
+def solve_balanced(
+    targets: Mapping[str, Target], others: Sequence[OtherText], settings: SolveSettings
+) -> Solved:
     """The gentlest joint updates under which the facts are said; `others`: by layer of the band.
 
     Each layer has a solve of its own, and all have one weight.
@@ -81,7 +83,7 @@ def solve_balanced(targets: Mapping[str, Target], others: Sequence[OtherText], s
 
 
 def solve_targets(
-    targets: Mapping[str, Target], covariances: Sequence[Tensor], settings: Editing, *, weight: float
+    targets: Mapping[str, Target], covariances: Sequence[Tensor], settings: SolveSettings, *, weight: float
 ) -> tuple[Tensor, ...]:
     """One solve a layer in which all facts count alike, in the order of their digests."""
     ordered = [targets[digest] for digest in sorted(targets)]

@@ -14,8 +14,6 @@ from corrigenda.models.encoding import Row
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import lookup_keys
 
-VERSION = 1
-
 
 def laid(
     model: LanguageModel,

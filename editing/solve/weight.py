@@ -13,9 +13,9 @@ from math import exp, log
 import torch
 from torch import Tensor
 
-from corrigenda.config import Editing
 from corrigenda.editing.solve.closed_form import Moments, null_space_limit, solve_moments
 from corrigenda.editing.targets.target import Target
+from corrigenda.settings import SolveSettings
 
 # "auto" as covariance weight: the largest at which so many facts get the share of their residual that they
 # need, as far as `most_change` allows. The others are pressed one by one.
@@ -139,7 +139,11 @@ class Weighed:
 
 
 def weigh(
-    moments: Sequence[Moments], needs: Needs, others: Sequence[OtherText], settings: Editing, weight: float
+    moments: Sequence[Moments],
+    needs: Needs,
+    others: Sequence[OtherText],
+    settings: SolveSettings,
+    weight: float,
 ) -> Weighed:
     """The solve at one weight, and how it serves facts and other text; `moments`, `others`: by layer."""
     layers = zip(moments, others, strict=True)
@@ -155,7 +159,7 @@ def total_change(others: Sequence[OtherText], updates: Sequence[Tensor]) -> floa
 
 
 def find_weight(
-    moments: Sequence[Moments], needs: Needs, others: Sequence[OtherText], settings: Editing
+    moments: Sequence[Moments], needs: Needs, others: Sequence[OtherText], settings: SolveSettings
 ) -> Weighed:
     """The solve at the heaviest weight at which enough facts get what they need; but at none at which the
     update changes other text more than `settings.most_change`: a layer has not room for any number of

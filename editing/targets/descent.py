@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from corrigenda.config import Editing
 from corrigenda.editing.targets.scale import Room
+from corrigenda.settings import TargetSettings
 
 MOMENTUM = 0.5
 DECAY = 0.85  # of the step length, per step
@@ -85,7 +85,7 @@ def _through(metric: Tensor, gradient: Tensor) -> Tensor:
 
 
 def start(
-    settings: Editing,
+    settings: TargetSettings,
     scale: Tensor,
     value: Tensor,
     *,
@@ -101,9 +101,9 @@ def start(
     metric  of `normalised`: see `Normalised`
     """
     still = torch.zeros_like(value)
-    if settings.optimiser == "adam":
-        return Adam(value, still, still.clone(), settings.learning_rate)
-    length = settings.first_step / width**0.5 * scale * (CALM if calm else 1.0)
+    if settings.descent.kind == "adam":
+        return Adam(value, still, still.clone(), settings.descent.learning_rate)
+    length = settings.descent.first_step / width**0.5 * scale * (CALM if calm else 1.0)
     return Normalised(value, still, length, metric)
 
 
@@ -141,11 +141,11 @@ class Patience:
     late_loss: float = 0.0
 
     @classmethod
-    def on_plain_prompts(cls, settings: Editing) -> Patience:
+    def on_plain_prompts(cls, settings: TargetSettings) -> Patience:
         return cls(settings.warm_steps, settings.warm_loss)
 
     @classmethod
-    def behind_contexts(cls, settings: Editing) -> Patience:
+    def behind_contexts(cls, settings: TargetSettings) -> Patience:
         return cls(settings.steps, settings.stop_loss, settings.late_steps, settings.late_loss)
 
     @property

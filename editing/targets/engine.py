@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from corrigenda.config import Editing
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.groups import Group, grouped
 from corrigenda.editing.targets.optimise import optimise_targets, takes
@@ -15,6 +14,7 @@ from corrigenda.editing.targets.target import Target
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import TargetSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def find_targets(
     band: Band,
     requests: Sequence[EditRequest],
     contexts: Sequence[str],
-    settings: Editing,
+    settings: TargetSettings,
     *,
     norm_cap: float,
     cached: Mapping[str, Target],

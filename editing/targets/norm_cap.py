@@ -12,7 +12,6 @@ from random import Random
 
 from torch import Tensor
 
-from corrigenda.config import Editing
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.optimise import natural_lengths, rows_of, takes
@@ -20,8 +19,8 @@ from corrigenda.editing.targets.scale import FREE
 from corrigenda.facts import EditRequest, ProxyFact
 from corrigenda.models.encoding import Row
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import TargetSettings
 
-VERSION = 2
 # Of the median natural length; chosen on CounterFact's tuning half (docs/log).
 MULTIPLE = 1.2
 # Proxy facts that are measured.
@@ -34,7 +33,7 @@ def proxy_norm_cap(
     model: LanguageModel,
     band: Band,
     pool: Sequence[ProxyFact],
-    settings: Editing,
+    settings: TargetSettings,
     metric: Tensor | None,
 ) -> float:
     """What "auto" stands for as norm cap: MULTIPLE of the median length of residuals in the pool's sample.
@@ -54,12 +53,12 @@ def proxy_norm_cap(
     return max(least, round(MULTIPLE * float(needed.median()), 3)) if len(needed) else FREE
 
 
-def proxy_rows(model: LanguageModel, pool: Sequence[ProxyFact], settings: Editing) -> list[Row]:
+def proxy_rows(model: LanguageModel, pool: Sequence[ProxyFact], settings: TargetSettings) -> list[Row]:
     """The plain prompts of the pool's sample."""
     return [rows_of(model, group, ("",)).rows[0] for group in proxy_groups(model, pool, settings)]
 
 
-def proxy_groups(model: LanguageModel, pool: Sequence[ProxyFact], settings: Editing) -> list[Group]:
+def proxy_groups(model: LanguageModel, pool: Sequence[ProxyFact], settings: TargetSettings) -> list[Group]:
     """A seeded sample of the pool, as requests that the model can take."""
     some = Random(settings.seed).sample(list(pool), min(SAMPLE, len(pool)))
     requests = [EditRequest(fact.subject, fact.prompt, fact.target_new) for fact in some]

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from corrigenda.config import Editing
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.scale import Room, room_of, scale_of
 from corrigenda.models.encoding import Row
@@ -23,6 +22,7 @@ from corrigenda.models.plain_rows import PlainRows
 from corrigenda.models.prefill import prefill
 from corrigenda.models.prefix_cache import WIDTH_STEP, Openings
 from corrigenda.models.upper import Prefilled, finish
+from corrigenda.settings import TargetSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Batch:
 
     model: LanguageModel
     band: Band
-    settings: Editing
+    settings: TargetSettings
     facts: int
     prompts: Prefilled | PlainRows
     essences: Prefilled | PlainRows | None
@@ -97,7 +97,7 @@ class Batch:
         band: Band,
         facts: Sequence[FactRows],
         openings: Openings | None,
-        settings: Editing,
+        settings: TargetSettings,
     ) -> Batch:
         """The facts, which have one shape; `openings` are those of their rows."""
         device, layer = model.device, band.lowest

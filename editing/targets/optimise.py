@@ -18,7 +18,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from corrigenda.config import Editing
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.descent import Patience, Reached, descend, start
 from corrigenda.editing.targets.groups import Group
@@ -32,8 +31,8 @@ from corrigenda.models.encoding import encode
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import lookup_keys
 from corrigenda.models.prefix_cache import Openings, read_openings
+from corrigenda.settings import TargetSettings
 
-VERSION = 7
 # The prompt whose next-token distribution must not move: the subject stays what it is (ROME, eq. 4).
 ESSENCE = "{} is a"
 # A fact counts as said when greedy decoding gives the target and its loss is at most this, nats a token:
@@ -96,7 +95,7 @@ def optimise_targets(
     band: Band,
     groups: Sequence[Group],
     contexts: Sequence[str],
-    settings: Editing,
+    settings: TargetSettings,
     *,
     norm_cap: float,
     metric: Tensor | None = None,
@@ -152,7 +151,7 @@ def _descents(
     band: Band,
     facts: Sequence[FactRows],
     openings: Openings | None,
-    settings: Editing,
+    settings: TargetSettings,
     norm_cap: float,
     metric: Tensor | None,
 ) -> tuple[Reached, Tensor]:
@@ -171,7 +170,7 @@ def _descents(
     return replace(found, value=practised.residuals(found.value), steps=steps), needed
 
 
-def _first_phase(plain: Batch, settings: Editing, norm_cap: float, metric: Tensor | None) -> Reached:
+def _first_phase(plain: Batch, settings: TargetSettings, norm_cap: float, metric: Tensor | None) -> Reached:
     """Where the descents on plain prompts end; nowhere when the settings leave them out."""
     zero = plain.start()
     if not settings.warm_steps:
@@ -180,12 +179,12 @@ def _first_phase(plain: Batch, settings: Editing, norm_cap: float, metric: Tenso
     return descend(plain, state, plain.room(norm_cap), Patience.on_plain_prompts(settings))
 
 
-def first_cap(settings: Editing, norm_cap: float) -> float:
+def first_cap(settings: TargetSettings, norm_cap: float) -> float:
     """The norm cap of the first phase: none to speak of, where the second one's may depend on it."""
     return max(FREE, norm_cap) if settings.norm_cap == "auto" else norm_cap
 
 
-def caps_of(settings: Editing, norm_cap: float, natural: Tensor) -> Tensor:
+def caps_of(settings: TargetSettings, norm_cap: float, natural: Tensor) -> Tensor:
     """The norm cap of the second phase, for each fact.
 
     natural   (facts,) lengths that the first phase came to, in shares of the scale
@@ -201,7 +200,7 @@ def natural_lengths(
     model: LanguageModel,
     band: Band,
     groups: Sequence[Group],
-    settings: Editing,
+    settings: TargetSettings,
     metric: Tensor | None = None,
     *,
     batch: int = 64,

@@ -13,23 +13,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from corrigenda.config import Editing
-from corrigenda.editing.background import fisher
+from corrigenda.editing import versions
 from corrigenda.editing.background.contexts import contexts_digest
-from corrigenda.editing.targets import optimise
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import digest_of
-
-# Settings of the solve, which do not touch keys and residuals.
-_OF_THE_SOLVE = ("solver", "covariance_weight", "balance_rounds", "most_change")
+from corrigenda.settings import TargetSettings
 
 
 def scope(
     base: Mapping[str, Any],
     band: Band,
     contexts: tuple[str, ...],
-    settings: Editing,
+    settings: TargetSettings,
     norm_cap: float,
     background: str,
 ) -> str:
@@ -39,25 +35,20 @@ def scope(
     norm_cap     what the settings' own came to
     background   names the text in whose metric residuals are short
     """
-    asked = settings_of_targets(settings) | {"radius": norm_cap}
+    asked = settings.model_dump() | {"norm_cap": norm_cap}
     return digest_of(
         [
             "targets",
-            optimise.VERSION,
+            versions.TARGETS,
             base["weights_digest"],
             base["tokenizer_digest"],
             [band.layers, band.scales],
             contexts_digest(contexts),
-            fisher.VERSION,
-            background if settings.metric == "fisher" else None,
+            versions.FISHER,
+            background if settings.measured else None,
             asked,
         ]
     )
-
-
-def settings_of_targets(settings: Editing) -> dict[str, Any]:
-    """The settings that can change a target."""
-    return settings.model_dump(exclude=set(_OF_THE_SOLVE))
 
 
 def pack(found: Mapping[str, Target]) -> bytes:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from corrigenda.config import Editing
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.descent import Adam, Normalised, Patience, start
 from corrigenda.editing.targets.groups import Group
@@ -24,6 +23,7 @@ from corrigenda.editing.targets.scale import Room, room_of, scale_of
 from corrigenda.editing.targets.target import Target
 from corrigenda.models.encoding import Row
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import TargetSettings
 
 
 def reference_target(
@@ -31,7 +31,7 @@ def reference_target(
     band: Band,
     group: Group,
     contexts: Sequence[str],
-    settings: Editing,
+    settings: TargetSettings,
     *,
     norm_cap: float,
     metric: Tensor | None = None,
@@ -70,12 +70,14 @@ class _Plain:
     model: LanguageModel
     band: Band
     fact: FactRows
-    settings: Editing
+    settings: TargetSettings
     scale: Tensor
     base: Tensor  # logits (rows, length, vocabulary) without any edit
 
     @classmethod
-    def of(cls, model: LanguageModel, band: Band, fact: FactRows, settings: Editing, scale: Tensor) -> _Plain:
+    def of(
+        cls, model: LanguageModel, band: Band, fact: FactRows, settings: TargetSettings, scale: Tensor
+    ) -> _Plain:
         with torch.no_grad():
             return cls(model, band, fact, settings, scale, _run(model, band, _all(fact), None).logits)
 
@@ -112,7 +114,7 @@ def _objective(
     base: Tensor,
     residual: Tensor,
     scale: float,
-    settings: Editing,
+    settings: TargetSettings,
 ) -> tuple[Tensor, Tensor]:
     logp = log_softmax(logits, -1)
     nll = torch.zeros(())

@@ -7,23 +7,20 @@ every cache key. All faults of a file are reported at once.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from corrigenda import config_faults
 from corrigenda.errors import ConfigError, NotFoundError
+from corrigenda.settings import Corpus, Editing, Frozen, Localization
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Location(_Frozen):
+class Location(Frozen):
     """Where objects lie: a directory, or s3://bucket/prefix with the settings of its server."""
 
     url: str
@@ -34,7 +31,7 @@ class Location(_Frozen):
     request_checksums: Literal["when_supported", "when_required"] = "when_supported"
 
 
-class Gates(_Frozen):
+class Gates(Frozen):
     """Thresholds that a candidate must pass before anyone sees it. Shares, not per cent."""
 
     min_efficacy: float = Field(default=0.95, ge=0, le=1)
@@ -46,72 +43,11 @@ class Gates(_Frozen):
     max_rounds: int = Field(default=3, ge=1, le=10)
 
 
-Products = Literal["auto", "float32", "bfloat16"]
-Localizer = Literal[
-    "lga", "lga-unfenced", "edit-shaped", "two-stage", "causal-tracing", "salem", "middle", "random"
-]
-
-
-class Localization(_Frozen):
-    """How the golden layer is found; every field is part of its cache key."""
-
-    method: Localizer = "two-stage"
-    proxy_facts: str | None = None  # a Parquet, CSV or JSON Lines file; default: the built-in pool
-    sample: int = Field(default=30, ge=4)
-    seed: int = 0
-    layer: int | None = Field(default=None, ge=0)  # a layer fixed by hand: no localization at all
-    loss: Literal["full", "answer"] = "full"  # lga: the tokens whose cross-entropy counts
-    old: Literal["dataset", "model_pred"] = "dataset"  # lga: where the old answer comes from
-    matrices: Literal["all", "projection"] = "all"  # lga: of a layer's MLP
-    trials: int = Field(default=5, ge=2)  # two-stage: how many of lga's best layers are edited on trial
-
-
-class Editing(_Frozen):
-    """Everything that may change a published weight, but for the layer and the covariance."""
-
-    band: int = Field(default=1, ge=1)  # layers that carry an edit together; 1: the golden layer alone
-    solver: Literal["memit", "emmet", "alphaedit"] = "memit"
-    covariance_weight: float | Literal["auto"] = "auto"  # background keys per fact (MEMIT's lambda)
-    most_change: float = Field(
-        default=0.12, gt=0
-    )  # of what the layer adds to other text, share of its square
-    norm_cap: float | Literal["auto"] = "auto"  # |z - h| at most this share of |h|
-    contexts: int = Field(default=2, ge=0)  # generated prefixes that a fact is practised behind
-    key_contexts: int = Field(default=12, ge=0)  # generated prefixes behind which keys are read
-    context_tokens: int = Field(default=10, ge=1)  # mean length of a prefix
-    optimiser: Literal["normalised", "adam"] = "normalised"  # adam is MEMIT's own
-    metric: Literal["fisher", "plain"] = "fisher"  # normalised: what a short residual is
-    metric_tokens: int = Field(default=32_768, ge=256)  # background tokens that measure it
-    warm_steps: int = Field(default=10, ge=0)  # on the plain prompt alone, before the contexts join
-    warm_loss: float = Field(default=0.25, gt=0)  # nats of the target at which they end
-    steps: int = Field(default=6, ge=1)  # behind contexts
-    late_steps: int = Field(default=4, ge=0)  # more, for facts that are not below late_loss by then
-    late_loss: float = Field(default=0.5, gt=0)
-    first_step: float = Field(default=0.12, gt=0)  # normalised: share of the hidden norm
-    learning_rate: float = Field(default=0.5, gt=0)  # adam: per coordinate
-    kl_weight: float = Field(default=0.0625, ge=0)  # MEMIT's own: of what follows "{subject} is a"
-    norm_weight: float = Field(default=0.5, ge=0)
-    balance_rounds: int = Field(default=4, ge=0)  # solves that press harder the facts that fall short
-    stop_loss: float = Field(default=0.1, gt=0)  # nats of the target; a fact below it leaves the batch
-    products: Products = "auto"  # auto: what the processor is fast at
-    seed: int = 0
-
-
-class Corpus(_Frozen):
-    """Background text: `self` (sampled from the base), a Parquet/text file, or a hub data set id."""
-
-    source: str = "self"
-    column: str = "text"
-    tokens: int = Field(default=40_000, ge=1_000)
-    length: int = Field(default=128, ge=16)
-    seed: int = 0
-
-
 # How a release lies in the store besides its blobs. hf: as a whole Hugging Face directory.
 Layout = Literal["hf"]
 
 
-class Signing(_Frozen):
+class Signing(Frozen):
     """Who publishes, and whose releases are trusted. Paths of PEM files, taken from the file's own folder."""
 
     # Private: every release is signed with it before it is published; with each of them while keys change.
@@ -133,7 +69,7 @@ class Signing(_Frozen):
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-class Defaults(_Frozen):
+class Defaults(Frozen):
     device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the first GPU, else the CPU
     dtype: Dtype = "auto"  # of the arithmetic; what is published keeps the base's own
     layouts: tuple[Layout, ...] = ()
@@ -144,7 +80,7 @@ class Defaults(_Frozen):
     drift: Corpus = Corpus(tokens=2_048, seed=1)
 
 
-class Scale(_Frozen):
+class Scale(Frozen):
     """Where the models' nights run. The releases are the same, wherever that is."""
 
     # here: one after the other in this process. processes: each in one of its own. dask, ray: as tasks of a
@@ -160,7 +96,7 @@ class Scale(_Frozen):
         return 1 if self.engine == "here" else self.at_once
 
 
-class FamilyFields(_Frozen):
+class FamilyFields(Frozen):
     """Module paths of an architecture that is not recognised, as `models.families.Family` explains them."""
 
     layers: str | None = None
@@ -170,7 +106,7 @@ class FamilyFields(_Frozen):
     stored_transposed: bool | None = None
 
 
-class ModelEntry(_Frozen):
+class ModelEntry(Frozen):
     """One model of the fleet. A section here overrides the defaults' section field by field."""
 
     name: str
@@ -182,11 +118,11 @@ class ModelEntry(_Frozen):
     probes: str | None = None  # the model's own probes: a Parquet file with `prompt`, `expected`, `other`
     layouts: tuple[Layout, ...] | None = None
     deployment: str | None = None  # scale.engine "work-pool": where this model's nights run; None: as for all
-    gates: dict[str, Any] = {}
-    localization: dict[str, Any] = {}
-    editing: dict[str, Any] = {}
-    covariance: dict[str, Any] = {}
-    drift: dict[str, Any] = {}
+    gates: dict[str, Any] = Field(default={})
+    localization: dict[str, Any] = Field(default={})
+    editing: dict[str, Any] = Field(default={})
+    covariance: dict[str, Any] = Field(default={})
+    drift: dict[str, Any] = Field(default={})
 
     @field_validator("name")
     @classmethod
@@ -244,7 +180,7 @@ class FleetConfig(BaseSettings):
         for section in SECTIONS:
             base = getattr(self.defaults, section)
             try:
-                type(base).model_validate(base.model_dump() | getattr(entry, section))
+                type(base).model_validate(_laid_over(base.model_dump(), getattr(entry, section)))
             except ValidationError as faults:
                 found += config_faults.of_model(faults, entry.name, section, type(base))
         return found
@@ -264,7 +200,7 @@ class FleetConfig(BaseSettings):
     def settings_of(self, entry: ModelEntry) -> Defaults:
         """The defaults with the model's own sections laid over them."""
         own: dict[str, Any] = {
-            section: getattr(self.defaults, section).model_dump() | getattr(entry, section)
+            section: _laid_over(getattr(self.defaults, section).model_dump(), getattr(entry, section))
             for section in SECTIONS
         }
         for name in ("device", "dtype", "layouts"):
@@ -275,6 +211,20 @@ class FleetConfig(BaseSettings):
     def matching(self, selector: str) -> list[str]:
         """Names of the models that a correction's `model` column means: a name, glob or tag."""
         return [e.name for e in self.models if selects(selector, e.name, e.tags)]
+
+
+def _laid_over(section: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A section with a model's own values, field by field also within a section of it. What is of another
+    kind (a descent) is replaced whole: nothing of the one kind is meant for the other."""
+    laid = dict(section)
+    for name, value in own.items():
+        under = laid.get(name)
+        if not isinstance(value, dict) or not isinstance(under, dict):
+            laid[name] = value
+            continue
+        same = value.get("kind", under.get("kind")) == under.get("kind")
+        laid[name] = _laid_over(under, value) if same else value
+    return laid
 
 
 def selects(selector: str, name: str, tags: Iterable[str]) -> bool:

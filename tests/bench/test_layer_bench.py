@@ -18,9 +18,9 @@ from bench.layer_exam import Exam
 from bench.layer_facts import Question, proxies
 from bench.layer_statistics import ALL, overall
 from bench.layer_study import EDITING, Background, LayerResult, Strength, single_updates, sweep_layer
-from corrigenda.config import Localizer
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import find_targets
+from corrigenda.settings import Localizer
 
 STRENGTH = Strength(facts=6, seed=0, background_tokens=1_000)
 

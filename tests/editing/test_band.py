@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FACTS, tiny
 
-from corrigenda.config import Editing
 from corrigenda.editing.background.covariance import key_covariance
 from corrigenda.editing.background.fisher import output_fisher
 from corrigenda.editing.solve.joint import solve_balanced, solve_targets
@@ -17,9 +16,11 @@ from corrigenda.editing.solve.weight import Needs, OtherText, total_change
 from corrigenda.editing.targets.band import Band, layers_around
 from corrigenda.editing.targets.norm_cap import proxy_rows
 from corrigenda.editing.targets.target import Target
+from corrigenda.settings import SolveSettings, TargetSettings
 
 TEXT = torch.randint(2, 400, (8, 24), generator=torch.Generator().manual_seed(0))
-PLAIN = Editing(products="float32")
+PLAIN = TargetSettings(products="float32")
+SOLVE = SolveSettings()
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.data())
@@ -75,13 +76,13 @@ def wide(seed: int, facts: int = 6, size: float = 10.0) -> tuple[dict[str, Targe
 @given(st.integers(0, 2**16))
 def test_each_layer_is_solved_as_if_it_were_alone(seed: int) -> None:
     known, others = wide(seed)
-    together = solve_targets(known, [other.covariance for other in others], PLAIN, weight=3.0)
+    together = solve_targets(known, [other.covariance for other in others], SOLVE, weight=3.0)
     for place, other in enumerate(others):
         own = {
             name: Target(target.keys[[place]], target.residual[[place]], 0.1, 3)
             for name, target in known.items()
         }
-        (alone,) = solve_targets(own, [other.covariance], PLAIN, weight=3.0)
+        (alone,) = solve_targets(own, [other.covariance], SOLVE, weight=3.0)
         assert torch.equal(alone, together[place])
 
 
@@ -100,7 +101,7 @@ def test_a_share_of_all_residuals_is_that_share_of_what_a_fact_gets() -> None:
 
 def test_the_limit_holds_for_the_sum_of_the_layers() -> None:
     known, others = wide(2, facts=40, size=0.1)
-    settings = Editing(most_change=0.02, balance_rounds=0)
+    settings = SolveSettings(most_change=0.02, balance_rounds=0)
     solved = solve_balanced(known, others, settings)
     assert solved.change == pytest.approx(total_change(others, solved.updates))
     assert 0.5 * settings.most_change < solved.change <= settings.most_change

@@ -9,7 +9,6 @@ import pytest
 import torch
 from trained import CITIES, NAMES, PROMPT, home_of
 
-from corrigenda.config import Editing
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import find_targets
 from corrigenda.editing.targets.groups import Group
@@ -18,9 +17,10 @@ from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
+from corrigenda.settings import TargetSettings
 
 REQUESTS = [EditRequest(name, PROMPT, next(c for c in CITIES if c != home_of(name))) for name in NAMES[:4]]
-SETTINGS = Editing(contexts=0)
+SETTINGS = TargetSettings(contexts=0)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def model(trained_gpt2: Path) -> LanguageModel:
     return load(trained_gpt2, "cpu")
 
 
-def targets(model: LanguageModel, settings: Editing, norm_cap: float) -> list[Target]:
+def targets(model: LanguageModel, settings: TargetSettings, norm_cap: float) -> list[Target]:
     found = find_targets(model, Band.single(0), REQUESTS, ("",), settings, norm_cap=norm_cap, cached={})
     return [found.known[request.digest] for request in REQUESTS]
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FACTS, tiny
 
-from corrigenda.config import Localization
 from corrigenda.editing.localization.baselines import causal_tracing, salem, subject_starts
 from corrigenda.editing.localization.edit_shaped import RIDGE, WEIGHT, edit_directions, reach
 from corrigenda.editing.localization.layer_scores import LayerScores, best, pick_share, within_fences
@@ -22,6 +21,7 @@ from corrigenda.editing.localization.proxy import greedy_answers, known_facts, s
 from corrigenda.errors import UsageError
 from corrigenda.models.hooks import subject_ends
 from corrigenda.models.language_model import LanguageModel
+from corrigenda.settings import Localization
 
 FAMILIES = ("llama", "gpt2", "gemma3_text")
 

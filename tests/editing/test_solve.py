@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from corrigenda.config import Editing
 from corrigenda.editing.solve.apply import bytes_of, edited, tensor_of
 from corrigenda.editing.solve.closed_form import (
     RIDGE,
@@ -39,6 +38,7 @@ from corrigenda.editing.targets.groups import grouped
 from corrigenda.editing.targets.target import Target
 from corrigenda.errors import EditError
 from corrigenda.facts import EditRequest
+from corrigenda.settings import SolveSettings
 
 seeds = st.integers(0, 2**20)
 
@@ -160,7 +160,7 @@ def test_moments_give_the_update_that_columns_give(seed: int, weight: float) -> 
 def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
     known, other = targets(1), other_text(1)
     ordered = [known[name] for name in sorted(known)]
-    settings = Editing(balance_rounds=12, covariance_weight=30.0)
+    settings = SolveSettings(balance_rounds=12, covariance_weight=30.0)
     before = (
         Needs.of(ordered, [1.0]).margins(solve_targets(known, [other.covariance], settings, weight=30.0)) < 0
     )
@@ -173,18 +173,20 @@ def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
 
 def test_the_weight_is_the_largest_at_which_most_facts_get_what_they_need() -> None:
     known, other = targets(4, facts=8), other_text(4)
-    solved = solve_balanced(known, [other], Editing(balance_rounds=0))
+    solved = solve_balanced(known, [other], SolveSettings(balance_rounds=0))
     assert solved.short <= (1 - ENOUGH) * 8
-    heavier = solve_balanced(known, [other], Editing(balance_rounds=0, covariance_weight=solved.weight * 10))
+    heavier = solve_balanced(
+        known, [other], SolveSettings(balance_rounds=0, covariance_weight=solved.weight * 10)
+    )
     assert heavier.short > (1 - ENOUGH) * 8
 
 
 def test_facts_that_need_nothing_take_the_heaviest_weight_and_those_that_need_all_the_lightest() -> None:
     known, other = targets(4, facts=8), other_text(4)
     easy = {name: replace(target, needed=-1.0) for name, target in known.items()}
-    assert solve_balanced(easy, [other], Editing()).weight == pytest.approx(HEAVIEST, rel=2 * NARROW)
+    assert solve_balanced(easy, [other], SolveSettings()).weight == pytest.approx(HEAVIEST, rel=2 * NARROW)
     greedy = {name: replace(target, needed=1.5) for name, target in known.items()}
-    assert solve_balanced(greedy, [other], Editing()).weight == pytest.approx(LIGHTEST, rel=2 * NARROW)
+    assert solve_balanced(greedy, [other], SolveSettings()).weight == pytest.approx(LIGHTEST, rel=2 * NARROW)
 
 
 @pytest.mark.parametrize(("facts", "size"), ((8, 10.0), (40, 0.1), (40, 0.3)))
@@ -199,7 +201,7 @@ def test_the_search_for_a_weight_takes_few_solves(
 
     monkeypatch.setattr("corrigenda.editing.solve.weight.weigh", counted)
     known = targets(3, facts=facts)
-    found = solve_balanced(known, [other_text(3, size)], Editing(balance_rounds=0))
+    found = solve_balanced(known, [other_text(3, size)], SolveSettings(balance_rounds=0))
     assert found.weight in weights
     assert len(weights) <= 6
 
@@ -209,7 +211,7 @@ def test_where_not_all_facts_have_room_the_weight_is_the_lightest_that_changes_n
     seed: int, rounds: int
 ) -> None:
     known, other = targets(seed, facts=40), other_text(seed, size=0.1)
-    settings = Editing(balance_rounds=rounds)
+    settings = SolveSettings(balance_rounds=rounds)
     solved = solve_balanced(known, [other], settings)
     assert solved.change == pytest.approx(other.change(*solved.updates))
     assert solved.change <= settings.most_change
@@ -221,7 +223,7 @@ def test_where_not_all_facts_have_room_the_weight_is_the_lightest_that_changes_n
 
 def test_a_weight_that_was_asked_for_is_taken_and_pressing_stops_before_too_much_is_changed() -> None:
     known, other = targets(1, facts=12), other_text(1, size=3.0)
-    asked = Editing(covariance_weight=30.0, balance_rounds=0)
+    asked = SolveSettings(covariance_weight=30.0, balance_rounds=0)
     plain = solve_balanced(known, [other], asked)
     pressed = solve_balanced(
         known, [other], asked.model_copy(update={"balance_rounds": 8, "most_change": 10.0})
@@ -247,7 +249,7 @@ def test_the_change_is_the_mean_square_over_the_text_that_the_covariance_is_of()
 
 def test_alphaedit_finds_its_weight_and_keeps_the_limit() -> None:
     known, other = targets(4, facts=40), other_text(4, size=0.1)
-    settings = Editing(solver="alphaedit", balance_rounds=0)
+    settings = SolveSettings(solver="alphaedit", balance_rounds=0)
     solved = solve_balanced(known, [other], settings)
     assert 0 < solved.change <= settings.most_change
     lighter = settings.model_copy(update={"covariance_weight": solved.weight * 0.9})
@@ -286,8 +288,8 @@ def test_requests_that_are_read_in_the_same_words_are_one_group() -> None:
 def test_the_order_of_facts_does_not_change_a_bit() -> None:
     known, covariance = targets(2), batch(2)[2]
     shuffled = dict(reversed(known.items()))
-    (one,) = solve_targets(known, [covariance], Editing(), weight=10.0)
-    (other,) = solve_targets(shuffled, [covariance], Editing(), weight=10.0)
+    (one,) = solve_targets(known, [covariance], SolveSettings(), weight=10.0)
+    (other,) = solve_targets(shuffled, [covariance], SolveSettings(), weight=10.0)
     assert torch.equal(one, other)
 
 

@@ -10,7 +10,6 @@ import torch
 from tiny_models import tiny
 from trained import PROMPT
 
-from corrigenda.config import Editing
 from corrigenda.editing.background.fisher import metric_of, output_fisher
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.groups import Group, grouped
@@ -23,10 +22,11 @@ from corrigenda.models.loading import load
 from corrigenda.models.prefill import prefill
 from corrigenda.models.prefix_cache import read_openings
 from corrigenda.models.upper import finish
+from corrigenda.settings import AdamDescent, TargetSettings
 
 CONTEXTS = ("", "It is known. ", "People say so. ")
-MEMIT = Editing(optimiser="adam", warm_steps=0, steps=6, products="float32")
-OURS = Editing(warm_steps=3, steps=3, contexts=1, products="float32")
+MEMIT = TargetSettings(descent=AdamDescent(), warm_steps=0, steps=6, products="float32")
+OURS = TargetSettings(warm_steps=3, steps=3, contexts=1, products="float32")
 FAMILIES = ("llama", "gpt2", "gemma3_text")
 SINGLE, WIDE = Band.single(1), Band((0, 1, 2), (0.8, 1.0, 1.3))
 BANDS = (("llama", SINGLE), ("llama", WIDE), ("gpt2", SINGLE), ("gpt2", WIDE), ("gemma3_text", SINGLE))
@@ -97,7 +97,7 @@ def full_forward(
 @pytest.mark.parametrize("settings", (MEMIT, OURS), ids=("memit", "ours"))
 @pytest.mark.parametrize(("family", "band"), BANDS)
 def test_batched_targets_equal_the_plain_algorithm_one_fact_at_a_time(
-    family: str, band: Band, settings: Editing
+    family: str, band: Band, settings: TargetSettings
 ) -> None:
     model = tiny(family, dtype=torch.float32)
     facts = (*REQUESTS, two_questions_about("Euler"))
@@ -142,7 +142,7 @@ def test_company_does_not_change_a_bit_of_a_fact(family: str, band: Band, produc
         "Leonhard Euler",
     )
     facts = [Group((request(name, "Rome" if len(name) % 2 else "New York"),)) for name in names]
-    settings = Editing(warm_steps=4, steps=3, contexts=2, products=products)
+    settings = TargetSettings(warm_steps=4, steps=3, contexts=2, products=products)
     together = optimise_targets(model, band, facts, CONTEXTS, settings, norm_cap=1.5)
     for found, asked in zip(together, facts, strict=True):
         (alone,) = optimise_targets(model, band, [asked], CONTEXTS, settings, norm_cap=1.5)
@@ -152,8 +152,8 @@ def test_company_does_not_change_a_bit_of_a_fact(family: str, band: Band, produc
 
 
 def test_the_residual_stays_inside_the_norm_cap(gpt2: LanguageModel) -> None:
-    (free,) = optimise_targets(gpt2, Band.single(0), REQUESTS[:1], CONTEXTS, Editing(), norm_cap=100.0)
-    asked = Editing(norm_cap=0.01)
+    (free,) = optimise_targets(gpt2, Band.single(0), REQUESTS[:1], CONTEXTS, TargetSettings(), norm_cap=100.0)
+    asked = TargetSettings(norm_cap=0.01)
     (held,) = optimise_targets(gpt2, Band.single(0), REQUESTS[:1], CONTEXTS, asked, norm_cap=0.01)
     assert held.residual.norm() < 0.1 * free.residual.norm()
 
@@ -164,7 +164,7 @@ def test_a_known_fact_needs_no_residual(gpt2: LanguageModel) -> None:
         Band.single(0),
         [Group((request("Bohr", "London"),))],
         ("It is known. ",),
-        Editing(stop_loss=0.5, contexts=1),
+        TargetSettings(stop_loss=0.5, contexts=1),
         norm_cap=1.5,
     )
     assert found.steps == 0
@@ -172,7 +172,9 @@ def test_a_known_fact_needs_no_residual(gpt2: LanguageModel) -> None:
 
 
 def test_only_facts_far_from_their_target_take_late_steps(gpt2: LanguageModel) -> None:
-    night = Editing(warm_steps=0, steps=3, late_steps=3, stop_loss=1e-6, contexts=1, products="float32")
+    night = TargetSettings(
+        warm_steps=0, steps=3, late_steps=3, stop_loss=1e-6, contexts=1, products="float32"
+    )
 
     def steps(late_loss: float) -> list[int]:
         settings = night.model_copy(update={"late_loss": late_loss})

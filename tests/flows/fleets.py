@@ -32,6 +32,7 @@ min_paraphrase = 0.0
 layer = 0
 [defaults.editing]
 covariance_weight = 1.0
+[defaults.editing.targets]
 contexts = 0
 [defaults.covariance]
 tokens = 1000

@@ -12,6 +12,7 @@ from tiny_models import FACTS, tiny
 
 from corrigenda.editing.targets import norm_cap
 from corrigenda.pipeline.background import measure_background
+from corrigenda.settings import NormalisedDescent, TargetSettings
 
 
 @pytest.fixture
@@ -22,23 +23,26 @@ def measured(monkeypatch):
     return counted
 
 
-def change(night, part, **settings):
-    before = getattr(night.settings, part)
-    night.settings = night.settings.model_copy(update={part: before.model_copy(update=settings)})
+PLAIN = TargetSettings(contexts=1, key_contexts=1, descent=NormalisedDescent(metric="plain"))
+
+
+def change(night, **settings):
+    editing = night.settings.editing.model_copy(update=settings)
+    night.settings = night.settings.model_copy(update={"editing": editing})
 
 
 def test_a_norm_cap_is_measured_once_for_all_that_it_depends_on(night, tmp_path, measured):
     model = tiny("llama", dtype=torch.float32)
-    change(night, "editing", metric="plain", contexts=1, key_contexts=1)
+    change(night, targets=PLAIN)
     first = measure_background(night, BASE, model, 1)
     assert 0 < first.norm_cap < norm_cap.FREE
     again = measure_background(night, BASE, model, 1)
     assert again.norm_cap == first.norm_cap and len(measured) == 1
-    change(night, "editing", most_change=0.5)
+    change(night, most_change=0.5)
     assert measure_background(night, BASE, model, 1).norm_cap == first.norm_cap and len(measured) == 1
     measure_background(night, BASE, model, 2)
     measure_background(night, of_base(weights_digest="other"), model, 1)
-    change(night, "editing", seed=3)
+    change(night, targets=PLAIN.model_copy(update={"seed": 3}))
     measure_background(night, BASE, model, 1)
     assert len(measured) == 4
     own = tmp_path / "facts.jsonl"

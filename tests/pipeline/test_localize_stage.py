@@ -13,13 +13,13 @@ from tiny_models import FACTS, tiny
 from typer.testing import CliRunner
 
 from corrigenda.cli import layers
-from corrigenda.config import Localization
 from corrigenda.editing.localization import trials
 from corrigenda.editing.localization.layer_scores import LayerScores
 from corrigenda.errors import UsageError
 from corrigenda.models.sampling import sample_rows
 from corrigenda.pipeline import localize as stage
 from corrigenda.pipeline.night import Night
+from corrigenda.settings import Localization
 from corrigenda.storage.corrections.intake import Intake
 
 

@@ -140,6 +140,7 @@ def outcome_of(night: Night, maintain: Callable[[Night], Outcome]) -> Outcome:
         short = {"gates_short": fault.facts} if isinstance(fault, GateError) else {}
         return failure(night, str(fault), fault.exit_code) | short
     except Exception as fault:
+        log.exception("model=%s an error that nobody foresaw", night.name)
         return failure(night, f"{type(fault).__name__}: {fault}", 1)
 
 

@@ -25,7 +25,13 @@ _SETTINGS = {
 }
 # Nobody reads the log that an embedded server keeps. At a real one this level would keep the runs' logs away.
 _QUIET = {"PREFECT_LOGGING_LEVEL": "ERROR"}
-_OF_THE_SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+_OF_ONE_RUN = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+# Slots that outlive the server, and a history that does not grow for ever: see deployments/server.env.
+_OF_MANY_NIGHTS = {
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+}
 _WAY_OUT = "or do without an orchestrator: `corrigenda run --plain`"
 # It takes 10-16 s on a small machine; on a loaded one two minutes were not enough.
 START_LIMIT_S = 300.0
@@ -51,13 +57,14 @@ def run_flow(
     return outcome
 
 
-def prepare(home: Path) -> None:
+def prepare(home: Path, port: int | None = None) -> None:
     """Settings that must stand before the orchestrator is imported, and a server that answers.
 
     The user's own settings win. Where PREFECT_API_URL names no server, an embedded one is started, which ends
     with this process.
 
     home   where the embedded server keeps its database, unless PREFECT_HOME says so
+    port   where people find its pages; it then keeps schedules, too. None: it lives for one run, anywhere
 
     Raises SetupError when the pipeline extra is not installed, and within seconds when a server cannot be
     reached or a directory cannot be used.
@@ -73,7 +80,7 @@ def prepare(home: Path) -> None:
         _require_reachable(url)
         return
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
-    os.environ["PREFECT_API_URL"] = _start(place)
+    os.environ["PREFECT_API_URL"] = _start(place, port)
 
 
 def _require_installed() -> None:
@@ -129,14 +136,14 @@ def _silent(url: str) -> str | None:
     return None
 
 
-def _start(place: Path) -> str:
+def _start(place: Path, port: int | None) -> str:
     """Start the embedded server; its address, once it answers. Raises SetupError."""
     log = place / "embedded-server.log"
-    with socket.create_server(("127.0.0.1", 0)) as door, log.open("wb") as said:
+    with _door(port) as door, log.open("wb") as said:
         url = f"http://127.0.0.1:{door.getsockname()[1]}/api"
         server = subprocess.Popen(
             [sys.executable, "-m", "corrigenda.flows.embedded_server", str(door.fileno())],
-            env=os.environ | _OF_THE_SERVER,
+            env=os.environ | (_OF_ONE_RUN if port is None else _OF_MANY_NIGHTS),
             stdin=subprocess.PIPE,  # its end tells the server of ours
             stdout=said,
             stderr=said,
@@ -154,6 +161,18 @@ def _start(place: Path) -> str:
             )
         time.sleep(0.1)
     return url
+
+
+def _door(port: int | None) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port or 0))
+    except OSError as fault:
+        raise SetupError(
+            "the embedded server's port cannot be had",
+            remedy="Choose another with --port, or end what listens there",
+            port=port,
+            cause=fault.strerror,
+        ) from None
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from corrigenda.storage.objects import blobs, ranges
 from corrigenda.storage.objects.blobs import SPAN, BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
 
+# A blob of a shared cache goes after so long: what the next pull lacks, it finds in what it replaces.
+UNUSED_S = 86_400.0
 Progress = Callable[[int], None]  # called with the number of bytes that have been written
 
 
@@ -44,6 +47,7 @@ class BlobFolder:
     def has(self, ref: BlobRef) -> bool:
         """Whether the blob is here and still whole; a damaged one is removed."""
         if holds(self.path(ref), ref):
+            os.utime(self.path(ref), ns=(time.time_ns(), self.path(ref).stat().st_mtime_ns))
             return True
         self.path(ref).unlink(missing_ok=True)
         return False
@@ -60,6 +64,20 @@ class BlobFolder:
             for path in (self.root / folder).iterdir():
                 if path.name not in names:
                     path.unlink(missing_ok=True)
+
+    def prune_unused(self, age_s: float = UNUSED_S) -> None:
+        """Remove blobs that no directory shares and nobody asked for in that time, and beginnings as old.
+
+        The caller holds the folder's lock. Without it, a cache grows by each night's edited tensors for ever.
+        """
+        before = time.time() - age_s
+        for path in (self.root / "blobs").iterdir():
+            stat = path.stat()
+            if stat.st_nlink == 1 and stat.st_atime < before:
+                path.unlink()
+        for path in (self.root / "partial").iterdir():
+            if path.stat().st_mtime < before:
+                path.unlink()
 
 
 def holds(path: Path, ref: BlobRef) -> bool:

@@ -184,6 +184,8 @@ def materialise(
             downloaded = _fill(store, release, folder, place_of, progress)
             place_of.switch(place_of.assemble(release, folder, signature))
         place_of.tidy(folder if cache is None else None)
+        if cache:
+            folder.prune_unused()
         return Pulled(release, dest, downloaded, release.size - downloaded, was_current=current)
 
 

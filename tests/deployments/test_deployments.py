@@ -55,6 +55,8 @@ def deploy(plant: Plant, client: SyncPrefectClient, config: Path) -> dict[str, A
     assert {d.name: [s.schedule.cron for s in d.schedules] for d in found} == {  # type: ignore[union-attr]
         "nightly": ["0 2 * * *"],
         "manual": [],
+        "one-model": [],
+        "weekly": ["0 12 * * 0"],
     }
     assert all(d.global_concurrency_limit is None for d in found)
     names = [one.name for one in client.read_automations()]

@@ -1,9 +1,9 @@
-"""Nights as they come: a fleet of three architectures on a server, a worker and a cron that fires every minute.
+"""Nights as they come: a fleet of three architectures, a server, a worker, and a cron that fires each minute.
 
     CORRIGENDA_LONG=1 python -m pytest -n0 -s tests/deployments/test_three_nights.py
 
-It tells what happens, for some minutes. A sabotaged model, a worker killed in mid-run, an API that is away, and
-a power cut: each time the next night, or the same one, puts it right by itself.
+It tells what happens: a sabotaged model, a worker killed in mid-run, an API that is away for half a minute,
+and a power cut. Each time the next night, or the same one, puts it right by itself.
 """
 
 from __future__ import annotations

@@ -95,6 +95,20 @@ def test_destinations_share_a_cache(local_store, base, tmp_path):
     assert done.downloaded < base.size / 2
 
 
+def test_a_shared_cache_does_not_grow_by_a_tensor_a_night(local_store, base, tmp_path):
+    cache, sizes = tmp_path / "cache", []
+    for night in range(5):
+        release(local_store, base, seed=night)
+        pull(local_store, MODEL, "latest", tmp_path / "dest", cache)
+        blobs = list((cache / "blobs").iterdir())
+        sizes.append(len(blobs))
+        for path in blobs:  # a day and more passes
+            os.utime(path, (path.stat().st_atime - 90_000, path.stat().st_mtime))
+    assert sizes[-1] == sizes[-2] == sizes[-3]
+    shutil.rmtree(tmp_path / "dest", ignore_errors=True)
+    assert pull(local_store, MODEL, "latest", tmp_path / "other", cache).downloaded == 0
+
+
 def test_without_hard_links_it_copies(local_store, base, tmp_path, monkeypatch):
     def refuse(source, target):
         raise OSError("no links here")

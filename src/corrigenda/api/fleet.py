@@ -201,6 +201,15 @@ class Fleet:
 
         return releases.rollback(self.config, self.store, model, to=to, reason=reason)
 
+    def serve(self, cron: str = "0 2 * * *", *, timezone: str = "UTC", port: int = 4200) -> None:
+        """Keep the schedule and run the nights in this process and its children, until it is ended.
+
+        port   where the embedded server shows them, unless PREFECT_API_URL names a server
+        """
+        from corrigenda.flows.served import serve
+
+        serve(self.path, self.config.root, cron, timezone, port)
+
     def hold(self, model: str, *, at: int | None = None, why: str = "") -> Hold:
         """Keep `latest` at a release, over nights, until `lift` is called; default: where it is now."""
         from corrigenda.storage.objects.keys import Keyring

@@ -16,7 +16,19 @@ JSON = Annotated[bool, typer.Option("--json", help="Machine-readable output on s
 DEFAULT_CONFIG = Path("fleet.toml")
 
 # In the order in which `--help` lists them.
-GROUPS = ("demo", "queue", "run", "status", "layers", "results", "release", "hold", "sharing", "upkeep")
+GROUPS = (
+    "demo",
+    "queue",
+    "run",
+    "serve",
+    "status",
+    "layers",
+    "results",
+    "release",
+    "hold",
+    "sharing",
+    "upkeep",
+)
 
 
 def build_app() -> typer.Typer:

@@ -15,7 +15,7 @@ def serve(config: Path, root: Path, cron: str, timezone: str, port: int) -> None
     Raises UsageError for a schedule or a time zone that is none, SetupError as `embedded.prepare` does.
     """
     prepare(root / ".corrigenda", port)
-    from prefect.deployments.runner import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
     from prefect.schedules import Cron
 
     from corrigenda.flows.maintain_fleet import maintain_fleet

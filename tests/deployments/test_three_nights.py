@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ import pytest
 from plant import Plant, final, runs_of, wait_for
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
+from prefect.events.schemas.automations import AutomationCore
 from test_deployments import deploy, every_minute, pause
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "flows"))
@@ -47,15 +49,16 @@ class Fleet(Workspace):
     def submit_for_all(self, *rows: dict[str, Any]) -> None:
         self.submit(*(row | {"model": "*"} for row in rows))
 
-    def active(self) -> dict[str, int]:
-        """How many corrections each model's release has."""
+    def done(self) -> dict[str, int]:
+        """How many corrections each model's release has, or has sent into quarantine."""
         from corrigenda.storage.delivery.pull import resolve
         from corrigenda.storage.releases import refs
 
         found = {}
         for name in KINDS:
             known = refs.read(self.store, name, "latest").ref
-            found[name] = int(resolve(self.store, name, "latest").counts.get("active", 0)) if known else 0
+            counts = resolve(self.store, name, "latest").counts if known else {}
+            found[name] = int(counts.get("active", 0)) + int(counts.get("quarantined", 0))
         return found
 
     def nights(self, name: str) -> list[str]:
@@ -77,6 +80,7 @@ def test_nights_come_whatever_happens(
     fleet = Fleet(tmp_path / "fleet")
     told(f"a fleet of {', '.join(KINDS)}")
     nightly = deploy(plant, client, fleet.config)["nightly"]
+    sooner(client)
 
     def worker_log() -> str:
         return plant.log("worker")
@@ -87,14 +91,14 @@ def test_nights_come_whatever_happens(
     every_minute(client, nightly)
     plant.start_worker("worker", "--limit", "1")
     first = wait_for("the first night", lambda: ended(client, nightly), NIGHT_S, worker_log)[0]
-    told(f"first night: {first.state_name}; active corrections {fleet.active()}")
+    told(f"first night: {first.state_name}; corrections {fleet.done()}")
     assert first.state_type == StateType.FAILED
     assert "gpt_neox" in first.state.message
-    assert fleet.active() == {"gpt2": 1, "llama": 1, "gpt_neox": 0}
+    assert fleet.done() == {"gpt2": 1, "llama": 1, "gpt_neox": 0}
     (tmp_path / "hidden").rename(fleet.config.parent / "gpt_neox")
     told("the base of gpt_neox is back in its place")
-    wait_for("the night that mends it", lambda: fleet.active()["gpt_neox"] == 1, NIGHT_S, worker_log)
-    told(f"the next night has mended it: {fleet.active()}")
+    wait_for("the night that mends it", lambda: fleet.done()["gpt_neox"] == 1, NIGHT_S, worker_log)
+    told(f"the next night has mended it: {fleet.done()}")
 
     # The second: worker and flow are killed while a model is being corrected.
     fleet.submit_for_all(move("Gauss", "Vienna"))
@@ -102,8 +106,8 @@ def test_nights_come_whatever_happens(
     plant.cut_power("worker")
     told("second night: worker and flow killed with SIGKILL")
     plant.start_worker("worker", "--limit", "1")
-    wait_for("the night after", lambda: set(fleet.active().values()) == {2}, NIGHT_S, worker_log)
-    told(f"a later night has done it: {fleet.active()}")
+    wait_for("the night after", lambda: set(fleet.done().values()) == {2}, NIGHT_S, worker_log)
+    told(f"a later night has done it: {fleet.done()}")
     wait_for("the dead run's end", lambda: final(client, victim), 900)
     told(f"the dead run is {client.read_flow_run(victim).state_name}")
     assert client.read_flow_run(victim).state_type == StateType.CRASHED
@@ -117,8 +121,8 @@ def test_nights_come_whatever_happens(
     plant.start_server()
     told("the server is back")
     wait_for("the third night", lambda: final(client, survivor), NIGHT_S, worker_log)
-    told(f"third night: {client.read_flow_run(survivor).state_name}; {fleet.active()}")
-    assert set(fleet.active().values()) == {3}
+    told(f"third night: {client.read_flow_run(survivor).state_name}; {fleet.done()}")
+    assert set(fleet.done().values()) == {3}
     assert client.read_flow_run(survivor).state_type == StateType.COMPLETED
 
     # And a power cut: server, worker and flow at once, started again on the same database.
@@ -128,13 +132,20 @@ def test_nights_come_whatever_happens(
     told("power cut: server, worker and flow killed")
     plant.start_server()
     plant.start_worker("worker", "--limit", "1")
-    wait_for("the night after the cut", lambda: set(fleet.active().values()) == {4}, NIGHT_S, worker_log)
-    told(f"the next scheduled night came by itself: {fleet.active()}")
+    wait_for("the night after the cut", lambda: set(fleet.done().values()) == {4}, NIGHT_S, worker_log)
+    told(f"the next scheduled night came by itself: {fleet.done()}")
     pause(client, nightly)
     wait_for("the dead run's end", lambda: final(client, victim), 900)
     told(f"the dead run is {client.read_flow_run(victim).state_name}; nothing was cancelled")
     states = {run.state_type for run in runs_of(client, nightly)}
     assert StateType.CANCELLED not in states
+
+
+def sooner(client: SyncPrefectClient) -> None:
+    """A run is given up for dead after three minutes without a heartbeat, not ten."""
+    (zombies,) = client.read_automations_by_name("corrigenda: a run whose process is gone has crashed")
+    zombies.trigger.within = timedelta(seconds=180)
+    client.update_automation(zombies.id, AutomationCore.model_validate(zombies.model_dump()))
 
 
 def ended(client: SyncPrefectClient, deployment: UUID) -> list[Any]:

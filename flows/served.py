@@ -15,8 +15,8 @@ def serve(config: Path, root: Path, cron: str, timezone: str, port: int) -> None
     Raises UsageError for a schedule or a time zone that is none, SetupError as `embedded.prepare` does.
     """
     prepare(root / ".corrigenda", port)
-    from prefect.types.entrypoint import EntrypointType
     from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     from corrigenda.flows.maintain_fleet import maintain_fleet
 

@@ -20,8 +20,8 @@ from corrigenda.editing.localization.proxy import known_facts, sampled_facts
 from corrigenda.editing.localization.trials import trial_of
 from corrigenda.facts import ProxyFact, digest_of
 from corrigenda.models.language_model import LanguageModel
-from corrigenda.pipeline.background import background_text, corpus_identity, identity, pool_of
-from corrigenda.pipeline.edit import load_base
+from corrigenda.pipeline.background import pool_of
+from corrigenda.pipeline.base import Base, corpus_identity, identity, load_base
 from corrigenda.pipeline.night import Night, open_fleet
 from corrigenda.pipeline.progress import bar
 from corrigenda.pipeline.register import register
@@ -37,39 +37,33 @@ Text = Callable[[], Tensor]
 ENOUGH = 10
 
 
-def localize_model(
-    night: Night,
-    base: Release,
-    model: LanguageModel,
-    settings: Localization | None = None,
-    *,
-    fresh: bool = False,
-) -> LayerScores:
+def localize_model(base: Base, settings: Localization | None = None, *, fresh: bool = False) -> LayerScores:
     """The scores of a base's layers and the pick: from the cache, or found and remembered.
 
     settings   instead of the night's own
     fresh      find it again, whatever is remembered
     """
+    night, release = base.night, base.release
     settings = settings or night.settings.localization
     pool = pool_of(settings, night.fleet.config.root)
-    known = None if fresh else recall(night, base, settings, pool)
+    known = None if fresh else recall(night, release, settings, pool)
     if known is not None:
         return known
-    text = partial(background_text, night, base, model, night.settings.covariance, "background text")
-    found = find_layer(model, pool, settings, text)
+    text = partial(base.text, night.settings.covariance, "background text")
+    found = find_layer(base.model, pool, settings, text)
     if settings.layer is None:
         body = json.dumps(found.to_json(), sort_keys=True).encode()
-        night.cache.remember("layers", key_of(night, base, settings, pool), body)
+        night.cache.remember("layers", key_of(night, release, settings, pool), body)
     return found
 
 
 def recall(
-    night: Night, base: Release, settings: Localization, pool: Sequence[ProxyFact]
+    night: Night, release: Release, settings: Localization, pool: Sequence[ProxyFact]
 ) -> LayerScores | None:
     """What was found before for this base, proxy pool and settings; None when nothing was."""
     if settings.layer is not None:
         return None
-    body = night.cache.lookup("layers", key_of(night, base, settings, pool))
+    body = night.cache.lookup("layers", key_of(night, release, settings, pool))
     try:
         return LayerScores.from_json(json.loads(body)) if body is not None else None
     except (ValueError, TypeError, AttributeError):
@@ -113,12 +107,12 @@ def _trial(
         yield told
 
 
-def key_of(night: Night, base: Release, settings: Localization, pool: Sequence[ProxyFact]) -> str:
+def key_of(night: Night, release: Release, settings: Localization, pool: Sequence[ProxyFact]) -> str:
     """Everything that can change the pick."""
     text = corpus_identity(night, night.settings.covariance) if settings.method == "two-stage" else None
     return digest_of(
         {
-            "base": identity(night, base),
+            "base": identity(night, release),
             "facts": pool_digest(pool),
             "settings": settings.model_dump(exclude={"proxy_facts", "layer"}),
             "text": text,
@@ -136,10 +130,10 @@ def layers_of(config: Path, name: str, *, method: str | None = None, fresh: bool
     """
     night = Night(open_fleet(config), name, Intake({}, {}))
     settings = _with_method(night.settings.localization, method)
-    base = register(night)
+    release = register(night)
     pool = pool_of(settings, night.fleet.config.root)
-    known = None if fresh else recall(night, base, settings, pool)
-    return known or localize_model(night, base, load_base(night, base), settings, fresh=True)
+    known = None if fresh else recall(night, release, settings, pool)
+    return known or localize_model(load_base(night, release), settings, fresh=True)
 
 
 def _with_method(settings: Localization, method: str | None) -> Localization:

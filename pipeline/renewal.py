@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from corrigenda.editing.localization.layer_scores import LayerScores
-from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import measure_background
-from corrigenda.pipeline.edit import Edit, edit, load_base
+from corrigenda.pipeline.base import Base, load_base
+from corrigenda.pipeline.edit import Edit, edit
 from corrigenda.pipeline.ingest import Plan
 from corrigenda.pipeline.localize import localize_model
 from corrigenda.pipeline.night import Night
@@ -44,15 +44,15 @@ class Made:
     quarantined: list[dict[str, Any]]
 
 
-def prepare(night: Night, base: Release, plan: Plan, run: Runner) -> Made:
+def prepare(night: Night, registered: Release, plan: Plan, run: Runner) -> Made:
     """A release with all that the plan's ledger asks for, on record and behind `canary`, not yet published.
 
     Raises GateError when no candidate passes.
     """
-    model = run(load_base, night, base)
-    layers = run(localize_model, night, base, model)
-    candidate, proof = prove(night, base, model, layers, plan, run)
-    release = run(stage, night, base, plan, candidate, layers, proof)
+    base = run(load_base, night, registered)
+    layers = run(localize_model, base)
+    candidate, proof = prove(base, layers.pick, plan, run)
+    release = run(stage, night, registered, plan, candidate, layers, proof)
     run(record, night, release, proof)
     worse = run(regressions, night, release, proof)
     edits = {
@@ -64,19 +64,18 @@ def prepare(night: Night, base: Release, plan: Plan, run: Runner) -> Made:
     return Made(release, layers, edits, worse, samples, sent_out(plan.ledger, candidate.ledger))
 
 
-def prove(
-    night: Night, base: Release, model: LanguageModel, layers: LayerScores, plan: Plan, run: Runner
-) -> tuple[Edit, Proof]:
+def prove(base: Base, layer: int, plan: Plan, run: Runner) -> tuple[Edit, Proof]:
     """Edit and validate; corrections that keep the candidate from passing are left out and it is solved
     again, a few rounds at most. Raises GateError when it never passes, CorrectionsError when the model's own
     probes cannot be read."""
+    night = base.night
     own = run(own_probes, night)
-    background = run(measure_background, night, base, model, layers.pick)
+    background = run(measure_background, base, layer)
     corrections = plan.ledger
     for _ in range(night.settings.gates.max_rounds + 1):
-        candidate = run(edit, night, base, model, layers.pick, background, corrections)
-        proof = run(validate, night, base, model, candidate, own)
+        candidate = run(edit, base, background, corrections)
+        proof = run(validate, base, candidate, own)
         if proof.verdict.passed:
             return candidate, proof
-        corrections = run(quarantine, night, base, model, background, candidate, proof)
+        corrections = run(quarantine, base, background, candidate, proof)
     raise gate_error(night, proof, f"not even after {night.settings.gates.max_rounds} rounds of quarantine")

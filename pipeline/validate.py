@@ -14,9 +14,10 @@ import pyarrow as pa
 from corrigenda.errors import GateError
 from corrigenda.models import loading
 from corrigenda.models.language_model import LanguageModel
-from corrigenda.pipeline.background import Background, background_text, identity
+from corrigenda.pipeline.background import Background
+from corrigenda.pipeline.base import Base
 from corrigenda.pipeline.edit import Edit
-from corrigenda.pipeline.leave_out import Trials
+from corrigenda.pipeline.leave_out_trials import Trials
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar, tell
 from corrigenda.pipeline.register import asked_of
@@ -53,35 +54,28 @@ def own_probes(night: Night) -> tuple[Probe, ...]:
     return () if path is None else read_fixed(night.fleet.config.root / Path(path).expanduser())
 
 
-def validate(
-    night: Night, base: Release, model: LanguageModel, candidate: Edit, own: tuple[Probe, ...]
-) -> Proof:
+def validate(base: Base, candidate: Edit, own: tuple[Probe, ...]) -> Proof:
     """Store the candidate's blobs, load them as a consumer would, and score every probe.
 
     own   the model's own probes, which are asked beside those of the corrections
     """
-    replaced = {model.weight_name(layer): tensor for layer, tensor in candidate.tensors.items()}
-    files = publish.replaced_files(night.store, base, replaced)
+    night = base.night
+    replaced = {base.model.weight_name(layer): tensor for layer, tensor in candidate.tensors.items()}
+    files = publish.replaced_files(night.store, base.release, replaced)
     place = night.workplace / "candidate"
-    pull.materialise(night.store, replace(base, files=files), place, night.blob_cache)
+    pull.materialise(night.store, replace(base.release, files=files), place, night.blob_cache)
     edited = loading.load(place, **asked_of(night))
-    scored = _score(night, base, model, edited, candidate, own)
+    scored = _score(base, edited, candidate, own)
     return Proof(files, scored, gates.verdict(scored, night.settings.gates))
 
 
-def _score(
-    night: Night,
-    base: Release,
-    model: LanguageModel,
-    edited: LanguageModel,
-    candidate: Edit,
-    own: tuple[Probe, ...],
-) -> pa.Table:
+def _score(base: Base, edited: LanguageModel, candidate: Edit, own: tuple[Probe, ...]) -> pa.Table:
+    night = base.night
     asked = probes_of(candidate.ledger.active, pool=read_proxy_facts(), fixed=own)
-    scope = base_scores.scope(**identity(night, base))
+    scope = base_scores.scope(**base.identity)
     with bar("probes, base", len(asked)) as advance:
         known = night.cache.lookup_packs("scores", scope)
-        before = base_scores.score_base(model, asked, known, progress=advance)
+        before = base_scores.score_base(base.model, asked, known, progress=advance)
     if before.fresh:
         night.cache.remember_pack("scores", scope, before.fresh)
     with bar("probes, candidate", len(asked)) as advance:
@@ -90,7 +84,7 @@ def _score(
         before.probes,
         before.scores,
         after,
-        _drift(night, base, model, edited, candidate.tensors),
+        _drift(base, edited, candidate.tensors),
         run_id=night.fleet.run_id,
         model=night.name,
         scored_at=datetime.now(UTC),
@@ -98,27 +92,24 @@ def _score(
     )
 
 
-def _drift(
-    night: Night, base: Release, model: LanguageModel, edited: LanguageModel, layers: Iterable[int]
-) -> pa.Table:
-    text = background_text(night, base, model, night.settings.drift, "held-out text")
-    originals = {layer: model.weight(layer) for layer in layers}
+def _drift(base: Base, edited: LanguageModel, layers: Iterable[int]) -> pa.Table:
+    text = base.text(base.settings.drift, "held-out text")
+    originals = {layer: base.model.weight(layer) for layer in layers}
     with bar("drift", len(text)) as advance:
         return drift(edited, text.tolist(), as_base(edited, originals), progress=advance)
 
 
-def quarantine(
-    night: Night, base: Release, model: LanguageModel, background: Background, candidate: Edit, proof: Proof
-) -> Ledger:
+def quarantine(base: Base, background: Background, candidate: Edit, proof: Proof) -> Ledger:
     """Send the corrections that keep the candidate from passing out of the active set, with the evidence.
 
     The rows name suspects; of those that are said to do damage, only such go as leave-out re-solves convict.
     Raises GateError when nobody can be named: leaving corrections out would not help.
     """
+    night = base.night
     active = {correction.correction_id for correction in candidate.ledger.active}
     named = [c for c in gates.culprits(proof.rows, night.settings.gates) if c.correction_id in active]
     if any(culprit.gate in gates.DAMAGE for culprit in named):
-        sent_out = _convicted(night, base, model, background, candidate, proof, named)
+        sent_out = _convicted(base, background, candidate, proof, named)
     else:
         sent_out = {c.correction_id: (c.reason, asdict(c)) for c in named if c.enough}
     if not sent_out:
@@ -132,18 +123,12 @@ def quarantine(
 
 
 def _convicted(
-    night: Night,
-    base: Release,
-    model: LanguageModel,
-    background: Background,
-    candidate: Edit,
-    proof: Proof,
-    named: Sequence[Culprit],
+    base: Base, background: Background, candidate: Edit, proof: Proof, named: Sequence[Culprit]
 ) -> dict[str, tuple[str, dict[str, Any]]]:
     """Reason and evidence of those without whom the damage is gone, by correction id."""
     short = [gate for gate in proof.verdict.short if gate.gate in gates.DAMAGE]
     tried = leave_out.suspects(named)
-    trials = Trials(night, base, model, background, candidate, proof.rows, short)
+    trials = Trials(base, background, candidate, proof.rows, short)
     with bar("leave-out solves", len(tried) + 2) as advance:
         found = leave_out.convict(
             tried,

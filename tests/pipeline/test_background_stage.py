@@ -12,6 +12,7 @@ from tiny_models import FACTS, tiny
 
 from corrigenda.editing.targets import norm_cap
 from corrigenda.pipeline.background import measure_background
+from corrigenda.pipeline.base import Base
 from corrigenda.settings import NormalisedDescent, TargetSettings
 
 
@@ -34,19 +35,19 @@ def change(night, **settings):
 def test_a_norm_cap_is_measured_once_for_all_that_it_depends_on(night, tmp_path, measured):
     model = tiny("llama", dtype=torch.float32)
     change(night, targets=PLAIN)
-    first = measure_background(night, BASE, model, 1)
+    first = measure_background(Base(night, BASE, model), 1)
     assert 0 < first.norm_cap < norm_cap.FREE
-    again = measure_background(night, BASE, model, 1)
+    again = measure_background(Base(night, BASE, model), 1)
     assert again.norm_cap == first.norm_cap and len(measured) == 1
     change(night, most_change=0.5)
-    assert measure_background(night, BASE, model, 1).norm_cap == first.norm_cap and len(measured) == 1
-    measure_background(night, BASE, model, 2)
-    measure_background(night, of_base(weights_digest="other"), model, 1)
+    assert measure_background(Base(night, BASE, model), 1).norm_cap == first.norm_cap and len(measured) == 1
+    measure_background(Base(night, BASE, model), 2)
+    measure_background(Base(night, of_base(weights_digest="other"), model), 1)
     change(night, targets=PLAIN.model_copy(update={"seed": 3}))
-    measure_background(night, BASE, model, 1)
+    measure_background(Base(night, BASE, model), 1)
     assert len(measured) == 4
     own = tmp_path / "facts.jsonl"
     own.write_text("\n".join(json.dumps(asdict(fact)) for fact in FACTS), encoding="utf-8")
     change(night, "localization", proxy_facts=str(own))
-    measure_background(night, BASE, model, 1)
+    measure_background(Base(night, BASE, model), 1)
     assert len(measured) == 5

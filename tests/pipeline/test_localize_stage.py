@@ -18,6 +18,7 @@ from corrigenda.editing.localization.layer_scores import LayerScores
 from corrigenda.errors import UsageError
 from corrigenda.models.sampling import sample_rows
 from corrigenda.pipeline import localize as stage
+from corrigenda.pipeline.base import Base
 from corrigenda.pipeline.night import Night
 from corrigenda.settings import Localization
 from corrigenda.storage.corrections.intake import Intake
@@ -44,20 +45,20 @@ def runs(monkeypatch):
 
 def test_an_unchanged_model_localizes_once(night, facts_file, runs):
     settings, model = by_gradients(facts_file), tiny("llama")
-    first = stage.localize_model(night, BASE, model, settings)
-    assert stage.localize_model(night, BASE, model, settings) == first and len(runs) == 1
-    assert stage.localize_model(night, BASE, model, settings, fresh=True) == first and len(runs) == 2
+    first = stage.localize_model(Base(night, BASE, model), settings)
+    assert stage.localize_model(Base(night, BASE, model), settings) == first and len(runs) == 1
+    assert stage.localize_model(Base(night, BASE, model), settings, fresh=True) == first and len(runs) == 2
 
 
 def test_whatever_can_change_the_pick_changes_the_key(night, facts_file, runs):
     model, settings = tiny("llama"), by_gradients(facts_file)
-    stage.localize_model(night, BASE, model, settings)
-    stage.localize_model(night, of_base(weights_digest="other"), model, settings)
-    stage.localize_model(night, of_base(tokenizer_digest="other"), model, settings)
+    stage.localize_model(Base(night, BASE, model), settings)
+    stage.localize_model(Base(night, of_base(weights_digest="other"), model), settings)
+    stage.localize_model(Base(night, of_base(tokenizer_digest="other"), model), settings)
     for change in ({"method": "lga-unfenced"}, {"seed": 1}, {"sample": 5}, {"loss": "answer"}):
-        stage.localize_model(night, BASE, model, settings.model_copy(update=change))
+        stage.localize_model(Base(night, BASE, model), settings.model_copy(update=change))
     facts_file.write_text("\n".join(facts_file.read_text().splitlines()[:5]), encoding="utf-8")
-    stage.localize_model(night, BASE, model, settings)
+    stage.localize_model(Base(night, BASE, model), settings)
     assert len(runs) == 8
 
 
@@ -70,7 +71,7 @@ def test_trials_depend_on_the_background_text_and_nothing_else_does(night, facts
     for method, expected in (("lga", 1), ("two-stage", 3)):
         settings = Localization(method=method, trials=2, proxy_facts=str(facts_file))
         for which in (night, other, night):
-            stage.localize_model(which, BASE, model, settings)
+            stage.localize_model(Base(which, BASE, model), settings)
         assert len(runs) == expected
 
 
@@ -79,21 +80,21 @@ def test_the_name_of_the_facts_file_changes_nothing(night, facts_file, runs):
     copy = facts_file.with_name("copy.jsonl")
     copy.write_bytes(facts_file.read_bytes())
     for path in (facts_file, copy):
-        stage.localize_model(night, BASE, model, by_gradients(path))
+        stage.localize_model(Base(night, BASE, model), by_gradients(path))
     assert len(runs) == 1
 
 
 def test_a_damaged_entry_is_found_again(night, facts_file, runs):
     settings, model = by_gradients(facts_file), tiny("llama")
-    first = stage.localize_model(night, BASE, model, settings)
+    first = stage.localize_model(Base(night, BASE, model), settings)
     for info in list(night.store.list("blobs/")):
         night.store.delete(info.key)
         night.store.create(info.key, b"{}")
-    assert stage.localize_model(night, BASE, model, settings) == first and len(runs) == 2
+    assert stage.localize_model(Base(night, BASE, model), settings) == first and len(runs) == 2
 
 
 def test_a_model_that_knows_too_little_is_asked_all_the_same_with_a_warning(night, facts_file):
-    found = stage.localize_model(night, BASE, tiny("gpt2"), by_gradients(facts_file))
+    found = stage.localize_model(Base(night, BASE, tiny("gpt2")), by_gradients(facts_file))
     assert found.n_facts == len(FACTS) and any("unknown ones" in warning for warning in found.warnings)
 
 
@@ -102,7 +103,7 @@ def test_two_stages_edit_and_leave_the_model_as_it_was(night, facts_file, kind):
     model = tiny(kind, dtype=torch.float32)
     before = [model.weight(layer).clone() for layer in range(model.n_layers)]
     settings = Localization(method="two-stage", trials=2, proxy_facts=str(facts_file))
-    found = stage.localize_model(night, BASE, model, settings)
+    found = stage.localize_model(Base(night, BASE, model), settings)
     assert found.pick in found.trials and 2 <= len(found.trials) <= model.n_layers
     assert all(torch.equal(was, model.weight(layer)) for layer, was in enumerate(before))
 

@@ -17,12 +17,10 @@ from torch import Tensor
 from corrigenda.config import Gates
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.solve.weight import OtherText
-from corrigenda.models.language_model import LanguageModel
-from corrigenda.pipeline.background import Background, background_text
+from corrigenda.pipeline.background import Background
+from corrigenda.pipeline.base import Base
 from corrigenda.pipeline.edit import Edit, cached_targets, other_text, targets
-from corrigenda.pipeline.night import Night
 from corrigenda.storage.corrections import ledger
-from corrigenda.storage.releases.manifests import Release
 from corrigenda.validation import gates, rows, scoring
 from corrigenda.validation.drift import as_base, drift
 from corrigenda.validation.gates import OF_PROBES, Gate
@@ -41,28 +39,25 @@ class Trials:
 
     def __init__(
         self,
-        night: Night,
-        base: Release,
-        model: LanguageModel,
+        base: Base,
         background: Background,
         candidate: Edit,
         scored: pa.Table,
         short: Sequence[Gate],
     ) -> None:
-        self.night, self.base, self.model = night, base, model
-        self.background, self.candidate = background, candidate
+        self.base, self.background, self.candidate = base, background, candidate
         self.short = [gate for gate in short if gate.gate in gates.DAMAGE]
         kinds = [OF_PROBES[gate.gate] for gate in self.short if gate.gate in OF_PROBES]
         self.probes = [Probe(**row) for row in gates.broken(scored, kinds)]
         self.told = {p.probe_id: {"prompt": p.prompt, "expected": p.expected} for p in self.probes}
         self._asked = Counter(scored["kind"].to_pylist())
-        self._cached = cached_targets(night, base, background)
+        self._cached = cached_targets(base, background)
         layers = background.band.layers
-        self._original = {layer: model.weight(layer).detach().clone() for layer in layers}
+        self._original = {layer: base.model.weight(layer).detach().clone() for layer in layers}
 
     def damage(self, left_out: frozenset[str], advance: Callable[[int], None]) -> Damage:
         """What the edit does without these corrections; tells `advance` of one trial more."""
-        with self.model.trial(self._updates(left_out)):
+        with self.base.model.trial(self._updates(left_out)):
             broken = self._broken()
             figures = self._of_text()
         for gate in self.short:
@@ -77,20 +72,20 @@ class Trials:
         """What the next candidate would add to the weights: the whole solve, from targets that are known."""
         kept = ledger.quarantine(self.candidate.ledger, left_out, "trial")
         cached = self._cached
-        found = targets(self.night, self.base, self.model, self.background, kept, cached)
+        found = targets(self.base, self.background, kept, cached)
         cached |= found.fresh  # a group that lost a member has another target
         if not found.known:
             return {}
-        updates = solve_balanced(found.known, self._others, self.night.settings.editing).updates
+        updates = solve_balanced(found.known, self._others, self.base.settings.editing).updates
         return dict(zip(self.background.band.layers, updates, strict=True))
 
     @cached_property
     def _others(self) -> list[OtherText]:
         """What other text asks of the pristine maps, the same for all trials; read outside of any."""
-        return other_text(self.model, self.background)
+        return other_text(self.base, self.background)
 
     def _broken(self) -> frozenset[str]:
-        scores = scoring.score(self.model, self.probes)
+        scores = scoring.score(self.base.model, self.probes)
         judged = _judged(self.probes, scores)
         passed = zip(judged["probe_id"].to_pylist(), judged["pass_after"].to_pylist(), strict=True)
         return frozenset(name for name, passes in passed if not passes)
@@ -98,7 +93,7 @@ class Trials:
     @cached_property
     def _text(self) -> list[list[int]]:
         """The held-out text: read once for all trials, and not where no gate asks for it."""
-        text = background_text(self.night, self.base, self.model, self.night.settings.drift, "held-out text")
+        text = self.base.text(self.base.settings.drift, "held-out text")
         rows_of_tokens: list[list[int]] = text.tolist()
         return rows_of_tokens
 
@@ -106,8 +101,8 @@ class Trials:
         wanted = [gate.gate for gate in self.short if gate.gate in _OF_TEXT]
         if not wanted:
             return {}
-        as_it_was = as_base(self.model, self._original)
-        drifted = drift(self.model, self._text, as_it_was)
+        as_it_was = as_base(self.base.model, self._original)
+        drifted = drift(self.base.model, self._text, as_it_was)
         figures = gates.verdict(_judged((), SCORES.empty_table(), drifted), Gates()).figures
         return {name: float(figures[name] or 0.0) for name in wanted}
 

@@ -9,18 +9,21 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`, in whatever page has 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import api_page
 import pyarrow as pa
 import typer
+from pydantic import BaseModel
 
 from corrigenda import errors
 from corrigenda.cli.app import build_app
+from corrigenda.config import FleetConfig
 from corrigenda.errors import CorrigendaError
 from corrigenda.storage.corrections.schemas import documentation_table
 from corrigenda.validation import tables
@@ -103,12 +106,73 @@ def _columns(schema: pa.Schema) -> str:
     return "\n".join(rows) + "\n"
 
 
+def settings() -> str:
+    """Every setting of `fleet.toml`, section by section, with its default and meaning."""
+    return "\n".join(_sections("", FleetConfig, None))
+
+
+def _sections(path: str, kind: type[BaseModel], given: BaseModel | None) -> Iterator[str]:
+    """A section with what it holds; `given` says the defaults where they are not the class's own."""
+    below: list[tuple[str, type[BaseModel], BaseModel | None]] = []
+    rows: list[str] = []
+    for name, field in kind.model_fields.items():
+        inner = list(_models(field.annotation))
+        if inner and not field.exclude:
+            held = getattr(given, name) if given else field.default
+            below += [
+                (f"{path}.{name}".lstrip("."), one, held if isinstance(held, one) else None) for one in inner
+            ]
+        elif not field.exclude:
+            value = getattr(given, name) if given else field.default
+            default = "required" if field.is_required() else f"`{json.dumps(value, default=str)}`"
+            rows.append(f"| `{name}` | {_kind(field.annotation)} | {default} | {field.description or ''} |")
+    if rows:
+        meaning = " ".join((inspect.getdoc(kind) or "").split())
+        yield f"### {f'`{path}`' if path else 'At the top'}\n\n{meaning}\n"
+        yield "| setting | type | default | |\n|---|---|---|---|"
+        yield "\n".join(rows) + "\n"
+    for where, one, held in below:
+        yield from _sections(where, one, held)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings classes within an annotation, `A | B` and `tuple[A, ...]` included."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words of TOML."""
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    if annotation in names:
+        return names[annotation]
+    parts = [one for one in get_args(annotation) if one not in (type(None), Ellipsis)]
+    if get_origin(annotation) is Literal:
+        return " · ".join(f"`{one}`" for one in parts)
+    if get_origin(annotation) in (tuple, list):
+        return f"list of {_kind(parts[0])}"
+    if get_origin(annotation) is dict:
+        return "section"
+    return " or ".join(dict.fromkeys(_kind(one) for one in parts)) or "text"
+
+
+def schema() -> str:
+    """The JSON schema of `fleet.toml`, by which editors complete and check it."""
+    told = FleetConfig.model_json_schema()
+    told["properties"].pop("root", None)
+    return json.dumps(told, indent=1, sort_keys=True) + "\n"
+
+
+SCHEMA = ROOT / "docs/reference/fleet.schema.json"
 TABLES: dict[str, Callable[[], str]] = {
     "api": api_page.names_and_docstrings,
     "columns": documentation_table,
     "commands": commands,
     "error codes": error_codes,
     "exit codes": exit_codes,
+    "settings": settings,
     "sql columns": sql_columns,
 }
 
@@ -129,6 +193,10 @@ def main() -> None:
         if rewritten(text) != text and "--check" in sys.argv:
             sys.exit(f"the tables of {page.relative_to(ROOT)} are not what the code says: run `make docs`")
         page.write_text(rewritten(text), encoding="utf-8")
+    if "--check" not in sys.argv:
+        SCHEMA.write_text(schema(), encoding="utf-8")
+    elif SCHEMA.read_text(encoding="utf-8") != schema():
+        sys.exit("the schema of fleet.toml is not what the code says: run `make docs`")
 
 
 if __name__ == "__main__":

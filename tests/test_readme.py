@@ -26,6 +26,10 @@ def test_the_tables_are_those_of_the_code(page: Path) -> None:
     assert docs.rewritten(text) == text, "run `make docs`"
 
 
+def test_the_schema_of_the_configuration_is_that_of_the_code() -> None:
+    assert docs.SCHEMA.read_text(encoding="utf-8") == docs.schema(), "run `make docs`"
+
+
 def test_its_configuration_is_valid() -> None:
     (example,) = (text for text in fenced("toml") if "[[models]]" in text)
     fleet = FleetConfig(**tomllib.loads(example))

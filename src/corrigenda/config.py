@@ -23,12 +23,19 @@ from corrigenda.settings import Corpus, Editing, Frozen, Localization
 class Location(Frozen):
     """Where objects lie: a directory, or s3://bucket/prefix with the settings of its server."""
 
-    url: str
-    endpoint_url: str | None = None
-    region: str | None = None
-    access_key: str | None = Field(default=None, repr=False)
-    secret_key: str | None = Field(default=None, repr=False)
-    request_checksums: Literal["when_supported", "when_required"] = "when_supported"
+    url: str = Field(description="a directory, or s3://bucket/prefix")
+    endpoint_url: str | None = Field(default=None, description="of an S3-compatible server")
+    region: str | None = Field(default=None, description="of the bucket; else as boto3's surroundings say")
+    access_key: str | None = Field(
+        default=None, repr=False, description="better: as boto3's surroundings say"
+    )
+    secret_key: str | None = Field(
+        default=None, repr=False, description="better: as boto3's surroundings say"
+    )
+    request_checksums: Literal["when_supported", "when_required"] = Field(
+        default="when_supported",
+        description="`when_required` for servers that do not know the newer checksums",
+    )
 
 
 class Gates(Frozen):
@@ -50,12 +57,21 @@ Layout = Literal["hf"]
 class Signing(Frozen):
     """Who publishes, and whose releases are trusted. Paths of PEM files, taken from the file's own folder."""
 
-    # Private: every release is signed with it before it is published; with each of them while keys change.
-    key: Path | tuple[Path, ...] | None = None
-    password: str | None = Field(default=None, repr=False)  # of the keys; CORRIGENDA_SIGNING__PASSWORD
-    passwords: tuple[str | None, ...] = Field(default=(), repr=False)  # one by one, where they differ
-    public_keys: tuple[Path, ...] = ()  # `pull` and `run` take only what one of them has signed
-    valid_days: float | None = Field(default=None, gt=0)  # hosts refuse a `latest` that is older; None: never
+    key: Path | tuple[Path, ...] | None = Field(
+        default=None, description="private: it signs every release; several while keys change"
+    )
+    password: str | None = Field(
+        default=None, repr=False, description="of the keys; better as CORRIGENDA_SIGNING__PASSWORD"
+    )
+    passwords: tuple[str | None, ...] = Field(
+        default=(), repr=False, description="of the keys one by one, where they differ"
+    )
+    public_keys: tuple[Path, ...] = Field(
+        default=(), description="`pull` and `run` take only what one of them has signed"
+    )
+    valid_days: float | None = Field(
+        default=None, gt=0, description="hosts refuse a `latest` that was signed longer ago"
+    )
 
     @property
     def private_keys(self) -> list[tuple[Path, str | None]]:
@@ -70,9 +86,17 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Defaults(Frozen):
-    device: str = "auto"  # cpu, cuda, cuda:1, mps; auto: the first GPU, else the CPU
-    dtype: Dtype = "auto"  # of the arithmetic; what is published keeps the base's own
-    layouts: tuple[Layout, ...] = ()
+    """What holds for every model that says nothing else."""
+
+    device: str = Field(
+        default="auto", description="cpu, cuda, cuda:1, mps; auto: the first GPU, else the CPU"
+    )
+    dtype: Dtype = Field(
+        default="auto", description="of the arithmetic; what is published keeps the base's own"
+    )
+    layouts: tuple[Layout, ...] = Field(
+        default=(), description="`hf`: each release also lies in the store as a whole Hugging Face directory"
+    )
     gates: Gates = Gates()
     localization: Localization = Localization()
     editing: Editing = Editing()
@@ -83,13 +107,17 @@ class Defaults(Frozen):
 class Scale(Frozen):
     """Where the models' nights run. The releases are the same, wherever that is."""
 
-    # here: one after the other in this process. processes: each in one of its own. dask, ray: as tasks of a
-    # cluster. work-pool: each as a run of the per-model deployment, on the pool that it stands on.
-    engine: Literal["here", "processes", "dask", "ray", "work-pool"] = "here"
-    at_once: int = Field(default=1, ge=1)  # how many models are under way; here it is always one
-    address: str | None = None  # dask, ray: of the cluster; None: a local one
-    deployment: str = "maintain-model/one-model"  # work-pool
-    limit_hours: float = Field(default=24, gt=0)  # work-pool: a night without an outcome by then has failed
+    engine: Literal["here", "processes", "dask", "ray", "work-pool"] = Field(
+        default="here",
+        description="one after the other in this process; each in one of its own; as tasks of a cluster; each "
+        "as a run of the per-model deployment, on the pool that it stands on",
+    )
+    at_once: int = Field(default=1, ge=1, description="models that are under way; `here` it is always one")
+    address: str | None = Field(default=None, description="dask, ray: of the cluster; else a local one")
+    deployment: str = Field(default="maintain-model/one-model", description="work-pool: of one model's night")
+    limit_hours: float = Field(
+        default=24, gt=0, description="work-pool: a night without an outcome by then has failed"
+    )
 
     @property
     def threads(self) -> int:
@@ -99,30 +127,36 @@ class Scale(Frozen):
 class FamilyFields(Frozen):
     """Module paths of an architecture that is not recognised, as `models.families.Family` explains them."""
 
-    layers: str | None = None
-    projection: str | None = None
-    post_norm: str | None = None
-    gain: float | None = None
-    stored_transposed: bool | None = None
+    layers: str | None = Field(default=None, description="the list of blocks, such as `model.layers`")
+    projection: str | None = Field(default=None, description="of a block's MLP, such as `mlp.down_proj`")
+    post_norm: str | None = Field(default=None, description="a norm behind it, within the block")
+    gain: float | None = Field(default=None, description="what the block multiplies its output by")
+    stored_transposed: bool | None = Field(default=None, description="whether the weight lies as (in, out)")
 
 
 class ModelEntry(Frozen):
     """One model of the fleet. A section here overrides the defaults' section field by field."""
 
-    name: str
-    source: str
-    tags: tuple[str, ...] = ()
-    device: str | None = None  # None: the defaults'; so with dtype and layouts
-    dtype: Dtype | None = None
-    family: FamilyFields = FamilyFields()  # for an architecture that is not recognised
-    probes: str | None = None  # the model's own probes: a Parquet file with `prompt`, `expected`, `other`
-    layouts: tuple[Layout, ...] | None = None
-    deployment: str | None = None  # scale.engine "work-pool": where this model's nights run; None: as for all
-    gates: dict[str, Any] = Field(default={})
-    localization: dict[str, Any] = Field(default={})
-    editing: dict[str, Any] = Field(default={})
-    covariance: dict[str, Any] = Field(default={})
-    drift: dict[str, Any] = Field(default={})
+    name: str = Field(description="what it is called here, in the store and by `pull`")
+    source: str = Field(description="a hub id, a directory, s3://…, a .gguf file, or demo:NAME")
+    tags: tuple[str, ...] = Field(default=(), description="corrections for `tag:NAME` mean it")
+    device: str | None = Field(default=None, description="else the defaults'")
+    dtype: Dtype | None = Field(default=None, description="else the defaults'")
+    family: FamilyFields = Field(
+        default=FamilyFields(), description="for an architecture that is not recognised"
+    )
+    probes: str | None = Field(
+        default=None, description="its own probes: a Parquet file with `prompt`, `expected`, `other`"
+    )
+    layouts: tuple[Layout, ...] | None = Field(default=None, description="else the defaults'")
+    deployment: str | None = Field(
+        default=None, description="scale.engine `work-pool`: where its nights run; else as for all"
+    )
+    gates: dict[str, Any] = Field(default={}, description="laid over `defaults.gates`")
+    localization: dict[str, Any] = Field(default={}, description="laid over `defaults.localization`")
+    editing: dict[str, Any] = Field(default={}, description="laid over `defaults.editing`")
+    covariance: dict[str, Any] = Field(default={}, description="laid over `defaults.covariance`")
+    drift: dict[str, Any] = Field(default={}, description="laid over `defaults.drift`")
 
     @field_validator("name")
     @classmethod

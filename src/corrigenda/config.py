@@ -26,15 +26,11 @@ class Location(Frozen):
     url: str = Field(description="a directory, or s3://bucket/prefix")
     endpoint_url: str | None = Field(default=None, description="of an S3-compatible server")
     region: str | None = Field(default=None, description="of the bucket; else as boto3's surroundings say")
-    access_key: str | None = Field(
-        default=None, repr=False, description="better: as boto3's surroundings say"
-    )
-    secret_key: str | None = Field(
-        default=None, repr=False, description="better: as boto3's surroundings say"
-    )
+    access_key: str | None = Field(default=None, repr=False, description="better from boto3's surroundings")
+    secret_key: str | None = Field(default=None, repr=False, description="better from boto3's surroundings")
     request_checksums: Literal["when_supported", "when_required"] = Field(
         default="when_supported",
-        description="`when_required` for servers that do not know the newer checksums",
+        description="`when_required` for servers without the newer checksums",
     )
 
 
@@ -88,9 +84,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 class Defaults(Frozen):
     """What holds for every model that says nothing else."""
 
-    device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1, mps; auto: the first GPU, else the CPU"
-    )
+    device: str = Field(default="auto", description="cpu, cuda, cuda:1, mps; auto: a GPU, else the CPU")
     dtype: Dtype = Field(
         default="auto", description="of the arithmetic; what is published keeps the base's own"
     )
@@ -109,10 +103,10 @@ class Scale(Frozen):
 
     engine: Literal["here", "processes", "dask", "ray", "work-pool"] = Field(
         default="here",
-        description="one after the other in this process; each in one of its own; as tasks of a cluster; each "
-        "as a run of the per-model deployment, on the pool that it stands on",
+        description="one after the other in this process; each in one of its own; as tasks of a cluster; "
+        "each as a run of the per-model deployment, on the pool that it stands on",
     )
-    at_once: int = Field(default=1, ge=1, description="models that are under way; `here` it is always one")
+    at_once: int = Field(default=1, ge=1, description="models under way; `here` it is always one")
     address: str | None = Field(default=None, description="dask, ray: of the cluster; else a local one")
     deployment: str = Field(default="maintain-model/one-model", description="work-pool: of one model's night")
     limit_hours: float = Field(

@@ -42,7 +42,7 @@ def read_queue(fleet: OpenFleet, models: Sequence[str], *, dry_run: bool = False
     consumed = {}
     for name in models:
         with suppress(CorruptBlobError, NotFoundError):
-            consumed[name] = snapshots.current(fleet.store, name).consumed
+            consumed[name] = snapshots.head(fleet.store, name).consumed
     found = intake.look(fleet.queue, fleet.store, fleet.config, consumed)
     if not dry_run:
         intake.record(fleet.queue, fleet.store, found)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from corrigenda.config import Defaults
 from corrigenda.editing import versions
-from corrigenda.errors import LostRaceError
+from corrigenda.errors import CorrigendaError, LostRaceError
 from corrigenda.facts import digest_of
 from corrigenda.pipeline.ingest import Plan
 from corrigenda.pipeline.night import Night
+from corrigenda.pipeline.progress import tell
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.delivery import pull
-from corrigenda.storage.releases import hold, layouts, publish, refs, signatures, snapshots
+from corrigenda.storage.releases import chronicle, hold, layouts, publish, refs, signatures, snapshots
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.publish import Candidate
 
@@ -94,7 +95,16 @@ def publish_release(night: Night, plan: Plan, release: Release) -> Release:
     furnish(night, release)
     hold.require_none(night.store, night.name)
     publish.promote(night.store, release, seen=plan.seen, keys=night.keys)
+    _write_up(night)
     return release
+
+
+def _write_up(night: Night) -> None:
+    """Let the chronicle have what has happened. It is never needed, so that no fault in it fails a night."""
+    try:
+        chronicle.update(night.store, night.name)
+    except CorrigendaError as fault:
+        tell(f"{night.name}: the chronicle was not written up; the next night does it ({fault.what})")
 
 
 def furnish_head(night: Night, plan: Plan) -> Release:

@@ -6,8 +6,10 @@ writer. SQL sees Arrow data that was opened for it and can touch neither files n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +27,9 @@ from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX, RELEASES, ROWS, 
 ROWS_PREFIX = "results/date="
 VERDICTS_PREFIX = "verdicts/date="
 VIEWS = ("rows", "published", "latest")
+MOST_S = 60.0  # seconds that one question may take
+MOST_MEMORY = "2GB"  # that DuckDB may use, and nothing on the disk
+MOST_ANSWER = 512 << 20  # bytes
 READERS = 8  # objects read at a time from a store that is not a directory
 _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
 
@@ -126,6 +131,8 @@ def connect(
     connection.register("releases", pa.Table.from_pylist(list(releases), schema=RELEASES))
     for view in VIEWS:
         connection.execute(sql(f"view_{view}"))
+    connection.execute(f"set memory_limit = '{MOST_MEMORY}'")
+    connection.execute("set temp_directory = ''")
     # In this order: a locked configuration cannot be changed by SQL, not even to lock more.
     for setting in ("python_enable_replacements", "enable_external_access"):
         connection.execute(f"set {setting} = false")
@@ -134,18 +141,56 @@ def connect(
 
 
 def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object) -> pa.Table:
-    """The answer to one statement that only reads. Raises UsageError, which says what is wrong with it."""
+    """The answer to one statement that only reads. Raises UsageError, which says what is wrong with it.
+
+    A question may take MOST_S seconds and MOST_MEMORY; its answer may have MOST_ANSWER bytes.
+    """
     try:
         statements = duckdb.extract_statements(text)
         if len(statements) != 1 or statements[0].type not in _READS:
             raise UsageError("this is not one SELECT", remedy="Ask one question at a time, and only read")
-        return connection.sql(text, params=parameters or None).to_arrow_table()
+        with _timed(connection):
+            return _bounded(connection.sql(text, params=parameters or None))
+    except duckdb.InterruptException:
+        raise UsageError(
+            f"the question took longer than {MOST_S:.0f} s", remedy="Ask for less: name a model or a release"
+        ) from None
+    except duckdb.OutOfMemoryException:
+        raise UsageError(
+            f"the question needs more than {MOST_MEMORY}", remedy="Ask for less: name a model or a release"
+        ) from None
     except duckdb.Error as fault:
         first = str(fault).strip().splitlines()[0]
         raise UsageError(
             "the SQL does not run",
             remedy=f"{first}. Tables are: rows, published, latest, verdicts, nights, releases",
         ) from None
+
+
+@contextmanager
+def _timed(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Interrupt what the connection does when the block takes too long."""
+    timer = threading.Timer(MOST_S, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _bounded(answer: duckdb.DuckDBPyRelation) -> pa.Table:
+    """The answer as a table, batch by batch. Raises UsageError when it is too large to hold."""
+    reader = answer.to_arrow_reader(8_192)
+    batches, size = [], 0
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > MOST_ANSWER:
+            raise UsageError(
+                f"the answer has more than {MOST_ANSWER >> 20} MB", remedy="Ask for less, or add a LIMIT"
+            )
+    return pa.Table.from_batches(batches, reader.schema)
 
 
 def _opened(store: Objects, prefix: str, schema: pa.Schema, model: str | None) -> pa.Table | ds.Dataset:

@@ -197,6 +197,8 @@ class FleetConfig(BaseSettings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"models named more than once: {', '.join(twice)}")
+        if overlap(self.store, self.queue, self.root):
+            raise ValueError("store and queue must lie apart: one of them is, or is inside of, the other")
         faults = [fault for entry in self.models for fault in self._faults_of(entry)]
         if faults:
             raise ValueError("; ".join(faults))
@@ -253,6 +255,22 @@ def _laid_over(section: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any
         same = value.get("kind", under.get("kind")) == under.get("kind")
         laid[name] = _laid_over(under, value) if same else value
     return laid
+
+
+def overlap(one: Location, other: Location, root: Path) -> bool:
+    """Whether one place is the other, or inside of it. Relative directories are taken from `root`."""
+    first, second = (_parts(place, root) for place in (one, other))
+    short = min(len(first), len(second))
+    return first[:short] == second[:short]
+
+
+def _parts(place: Location, root: Path) -> tuple[str, ...]:
+    """The folders that lead to a place, from the outermost one."""
+    if place.url.startswith("s3://"):
+        names = place.url.removeprefix("s3://").strip("/").split("/")
+        return ("s3", place.endpoint_url or "", *names)
+    path = root / Path(place.url.removeprefix("file://")).expanduser()
+    return path.resolve().parts
 
 
 def selects(selector: str, name: str, tags: Iterable[str]) -> bool:

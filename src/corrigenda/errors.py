@@ -114,6 +114,10 @@ class SetupError(CorrigendaError):
     exit_code = 7
 
 
+class ObjectUnreadableError(SetupError):
+    """One object of a store may not be read: archived, encrypted with a key that is gone, or denied."""
+
+
 class StorageError(SetupError):
     """The object store failed; it did not land. Often transient."""
 

@@ -36,6 +36,8 @@ REMEDIES: dict[str, str] = {
     "missing_column": "Add the columns, spelt as in the documentation's table",
     "duplicate_column": "Keep each column once",
     "unreadable_file": "Write the file again, complete; it stays in the queue and is tried every time",
+    "too_large": "Split it into files of fewer or shorter rows; it stays in the queue",
+    "night_is_full": "Nothing: it waits for the next run, after the files before it",
     "not_parquet": "Hand it in with `corrigenda submit`, which reads CSV, JSON and JSON Lines too",
 }
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corrigenda.config import FleetConfig
-from corrigenda.errors import NotFoundError, SetupError
+from corrigenda.errors import NotFoundError, ObjectUnreadableError
 from corrigenda.facts import digest_of, sha256_hex
 from corrigenda.storage.corrections import queue
 from corrigenda.storage.corrections.queue import Problem, QueueFile
@@ -32,6 +32,7 @@ from corrigenda.storage.objects.keys import NOBODY, Keyring
 
 INDEX = "queue"  # kind of the cache entries
 INDEX_VERSION = 2  # bumped by hand when rows are checked in another way
+MOST_ROWS = 1_000_000  # of all files together, after which no further one is read in a night
 MOST_SELECTORS = 10_000  # a file with more of them is read every time rather than indexed
 
 Matching = Callable[[str], frozenset[str]]
@@ -97,6 +98,12 @@ class Intake:
     skipped: int = 0
     keys: Keyring = NOBODY
 
+    def put_off(self, name: str, key: str, known: Known | None) -> None:
+        """Leave a file for the next look: this one has rows enough."""
+        self.problems.append(Problem(name, "night_is_full", f"{MOST_ROWS:,} rows are taken in at a time"))
+        if known:
+            self.index[key] = known
+
     @property
     def models(self) -> tuple[str, ...]:
         """Models that have something new, in the order in which they were asked for."""
@@ -145,7 +152,9 @@ def look(
     for info in files:
         key = _index_key(info)
         known = index.get(key)
-        if known and (known.digest in found.digests or not any(_new(known, matching, consumed))):
+        if sum(table.num_rows for table in found.rows) >= MOST_ROWS:
+            found.put_off(info.key, key, known)
+        elif known and (known.digest in found.digests or not any(_new(known, matching, consumed))):
             found.skipped += 1
             found.index[key] = known
         elif fresh := _take(found, queue_store, info.key, matching, consumed):
@@ -182,9 +191,7 @@ def _take(
         body, _ = queue_store.get(name)
     except NotFoundError:
         return None  # taken away since the listing
-    except SetupError as fault:
-        if fault.retryable:
-            raise
+    except ObjectUnreadableError as fault:
         found.problems.append(Problem(name, "unreadable_file", fault.what))
         return None
     file = queue.read(name, body, knows=lambda selector: bool(matching(selector)))

@@ -116,6 +116,29 @@ def from_parquet(body: bytes) -> Ledger:
     return _settled(told, marks)
 
 
+def ledger_table(body: bytes) -> pa.Table:
+    """What `Ledger.to_parquet` wrote, as it is: LEDGER, with nulls for what earlier versions lack."""
+    try:
+        table = pq.ParquetFile(BytesIO(body)).read(use_threads=False)
+        missing = set(LEDGER.names) - set(table.column_names)
+        if lost := missing - set(LATER):
+            raise ValueError(f"columns are missing: {', '.join(sorted(lost))}")
+        columns = [
+            pa.nulls(table.num_rows, column.type) if column.name in missing else table[column.name]
+            for column in LEDGER
+        ]
+        return pa.table(columns, names=LEDGER.names).cast(LEDGER)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as fault:
+        raise _unreadable(fault) from None
+
+
+def entry_of(row: Mapping[str, Any]) -> Entry:
+    """A row of a ledger as an entry."""
+    mark = Mark(**json.loads(row["evidence"])) if row["evidence"] else None
+    told = correction_of(dict(row))
+    return Entry(told, row["digest"], row["file"] or "", row["state"], row["by"], row["why"], mark)
+
+
 def merge(ledger: Ledger, arrivals: Iterable[Correction | Arrival]) -> tuple[Ledger, Report]:
     """The ledger with what arrived, and what that did. Merging twice is merging once."""
     batch = [arrival if isinstance(arrival, Arrival) else Arrival(arrival) for arrival in arrivals]
@@ -264,6 +287,10 @@ def _rows(body: bytes, schema: pa.Schema) -> Iterator[dict[str, Any]]:
         for batch in file.iter_batches(columns=[name for name in schema.names if name not in missing]):
             yield from (dict.fromkeys(missing) | row for row in batch.to_pylist())
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as fault:
-        raise CorruptBlobError(
-            "a ledger snapshot cannot be read", remedy="Run `corrigenda doctor`", cause=str(fault)[:200]
-        ) from None
+        raise _unreadable(fault) from None
+
+
+def _unreadable(fault: Exception) -> CorruptBlobError:
+    return CorruptBlobError(
+        "a ledger snapshot cannot be read", remedy="Run `corrigenda doctor`", cause=str(fault)[:200]
+    )

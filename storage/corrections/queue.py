@@ -9,7 +9,7 @@ which model is `intake`'s affair. Producers need two lines:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -27,7 +27,10 @@ from corrigenda.storage.corrections.schemas import CORRECTIONS
 from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.objects.opening import open_store
 
-BATCH_ROWS = 65_536  # rows that are decoded and checked together: bounds the memory
+BATCH_ROWS = 8_192  # rows that are decoded and checked together: bounds the memory
+MOST_DECODED = 1 << 30  # bytes that one file may decode to
+# A small file that decodes to much is a bomb: some kilobytes of repeated text can be gigabytes.
+SMALL_DECODED, MOST_GROWTH = 64 << 20, 100
 Selects = Callable[[str], bool]
 
 
@@ -158,11 +161,34 @@ def read(name: str, body: bytes, *, knows: Selects | None = None) -> QueueFile |
         if file.metadata.num_rows and (whole := _whole_file_fault(names)):
             return QueueFile(sha256_hex(body), no_rows(), whole)
         wanted = [column for column in CORRECTIONS.names if column in names]
+        most = max(SMALL_DECODED, min(MOST_DECODED, MOST_GROWTH * len(body)))
         batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
-        return _checked(sha256_hex(body), batches, knows)
+        return _checked(sha256_hex(body), _bounded(file, batches, most), knows)
+    except _TooLargeError as fault:
+        return Problem(name, "too_large", str(fault))
     # Damaged bytes surface as whatever the decoder met first.
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as fault:
         return Problem(name, "unreadable_file", str(fault).splitlines()[0][:200] if str(fault) else "empty")
+
+
+class _TooLargeError(Exception):
+    """A file decodes to more than may be held."""
+
+
+def _bounded(file: pq.ParquetFile, batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    """The batches, as long as they come to at most so many bytes; what the file declares counts first."""
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    size = max((group.total_byte_size for group in groups), default=0)
+    decoded = 0
+    if size <= most:
+        for batch in batches:
+            decoded += batch.nbytes
+            if decoded > most:
+                break
+            yield batch
+        else:
+            return
+    raise _TooLargeError(f"it decodes to more than {most >> 20} MB")
 
 
 def parquet_file(body: bytes) -> pq.ParquetFile:

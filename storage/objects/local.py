@@ -20,14 +20,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from corrigenda.errors import CorrigendaError, NotFoundError, SetupError, StorageError
+from corrigenda.errors import (
+    CorrigendaError,
+    NotFoundError,
+    ObjectUnreadableError,
+    SetupError,
+    StorageError,
+)
 from corrigenda.facts import sha256_hex
 from corrigenda.storage.objects.interface import BROKEN, ObjectInfo, checked_key, is_essential
 
 SCRATCH = ".tmp"
 LOCKS = ".locks"
 RESERVE = ".reserve"
-RESERVED_BYTES = 32 << 10  # some leases, refs and the scratch files beside them
+SLICES = 16  # of the reserve: each is given up by itself, so that nobody else gets more than a slice
+SLICE_BYTES = 4096  # a block of most file systems: a lease, a ref, or the scratch file of one
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _GONE = (FileNotFoundError, NotADirectoryError)
 
@@ -205,15 +212,36 @@ class LocalStore:
             except OSError as fault:
                 if fault.errno not in _FULL or not is_essential():
                     raise
-                (self.root / RESERVE).unlink()  # raises when it is used up: the disk is full, then
-                return act()
+                return self._from_reserve(act, fault)
+
+    def _from_reserve(self, act: Callable[[], str | None], full: OSError) -> str | None:
+        """Give up one slice after the other until the write succeeds; then take back what is free again."""
+        try:
+            for slice_ in self._reserve():
+                slice_.unlink(missing_ok=True)
+                try:
+                    return act()
+                except OSError as fault:
+                    if fault.errno not in _FULL:
+                        raise
+            raise full
+        finally:
+            self._keep_reserve()
+
+    def _reserve(self) -> Iterator[Path]:
+        """What is left of the reserve."""
+        return (path for path in map(self._slice, range(SLICES)) if path.exists())
+
+    def _slice(self, number: int) -> Path:
+        return self.root / RESERVE / str(number)
 
     def _keep_reserve(self) -> None:
-        """Fill the reserve where there is none; where there is no space or right to, there will be none."""
+        """Fill the reserve; where there is no space for it or no right to, there will be none."""
         with suppress(OSError):
-            if shutil.disk_usage(self.root).free > 4 * RESERVED_BYTES:
-                with (self.root / RESERVE).open("xb") as file:
-                    file.write(os.urandom(RESERVED_BYTES))
+            (self.root / RESERVE).mkdir(exist_ok=True)
+            for path in map(self._slice, range(SLICES)):
+                if not path.exists():
+                    _fill(path)
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -244,6 +272,13 @@ class LocalStore:
                 raise NotFoundError(
                     "there is no such object in the store",
                     remedy="Check the name, or run `corrigenda doctor`",
+                    key=key,
+                    store=self.url,
+                ) from None
+            except PermissionError:
+                raise ObjectUnreadableError(
+                    "this file may not be read by this user",
+                    remedy="Give this user the right to read it",
                     key=key,
                     store=self.url,
                 ) from None
@@ -314,6 +349,15 @@ def _renew(path: Path) -> None:
             copy.replace(path)
         finally:
             copy.unlink(missing_ok=True)
+
+
+def _fill(path: Path) -> None:
+    """A slice of the reserve, or nothing."""
+    try:
+        path.write_bytes(os.urandom(SLICE_BYTES))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _copied(source: Path, target: Path) -> str:

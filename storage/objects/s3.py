@@ -34,7 +34,13 @@ from botocore.exceptions import (
 )
 
 from corrigenda.config import Location
-from corrigenda.errors import NotFoundError, SetupError, StorageError, UnknownOutcomeError
+from corrigenda.errors import (
+    NotFoundError,
+    ObjectUnreadableError,
+    SetupError,
+    StorageError,
+    UnknownOutcomeError,
+)
 from corrigenda.storage.objects.interface import ObjectInfo, checked_key
 
 PART = 16 << 20  # bytes; larger files go up in parts of this size
@@ -54,6 +60,25 @@ _ABSENT = {"404", "NoSuchKey", "NotFound"}
 # 412, or 409 when the race was concurrent; 404 when the key that If-Match speaks of is gone.
 _LOST = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"} | _ABSENT
 _FORBIDDEN = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"}
+# What the caller can mend, and how; to try again later would not.
+_MENDABLE = {
+    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"): (
+        "the credentials have expired",
+        "Renew them, then run the same command again",
+    ),
+    ("RequestTimeTooSkewed",): (
+        "this machine's clock is too far from the store's",
+        "Set the clock (NTP), then run the same command again",
+    ),
+    ("301", "307", "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"): (
+        "the bucket is in another region, or at another address",
+        "Set `region` (and `endpoint_url`) to the bucket's own",
+    ),
+    ("QuotaExceeded",): ("the bucket is full", "Free some space, or raise the quota"),
+}
+_ADVICE = {code: told for codes, told in _MENDABLE.items() for code in codes}
+_NO_CONDITIONS = {"501", "NotImplemented", "InvalidArgument"}  # in answer to If-None-Match or If-Match
+_ONE_OBJECT = ("InvalidObjectState", "InvalidRequest", "AccessDenied", "KMS.")  # in answer to a read
 _NEVER_SENT = (EndpointConnectionError, ConnectTimeoutError, NoCredentialsError, PartialCredentialsError)
 
 
@@ -262,6 +287,12 @@ class S3Store:
             except ClientError as fault:
                 if _code(fault) in _LOST:
                     return None
+                if _code(fault) in _NO_CONDITIONS and condition:
+                    raise SetupError(
+                        f"this store has no conditional writes: it answered {_code(fault)}",
+                        remedy="Use one that honours If-None-Match and If-Match (AWS S3, SeaweedFS, MinIO)",
+                        store=self.url,
+                    ) from None
                 raise
 
     def _in_parts(
@@ -315,6 +346,16 @@ class S3Store:
             code = _code(fault)
             if code in _ABSENT and key:
                 raise self._missing(key) from None
+            if code in _ADVICE:
+                what, remedy = _ADVICE[code]
+                raise SetupError(what, remedy=remedy, store=self.url, code=code) from None
+            if key and not writing and code.startswith(_ONE_OBJECT):
+                raise ObjectUnreadableError(
+                    f"this object may not be read: {code}",
+                    remedy="Bring it back from the archive, or give this user the right to it and to its key",
+                    store=self.url,
+                    key=key,
+                ) from None
             if code in _FORBIDDEN | _ABSENT:
                 raise SetupError(
                     f"the bucket may not be used: {code}",

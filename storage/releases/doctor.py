@@ -16,7 +16,7 @@ from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.conditional_writes import require_conditional_writes
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import history, layouts, lease, manifests, refs
+from corrigenda.storage.releases import chronicle, history, layouts, lease, manifests, refs
 from corrigenda.storage.releases.manifests import Release
 
 Level = Literal["ok", "warning", "fault"]
@@ -75,6 +75,8 @@ def _model(
                     yield from _release(store, release, seen, deep)
         except CorrigendaError as fault:
             yield _fault(f"{model}@{name}", fault)
+    for part in chronicle.damaged(store, model):
+        yield Finding("fault", part, "is a damaged part of the chronicle", "Delete it; runs write it anew")
     held = lease.look(store, model)
     if held.holder:
         what = f"is being worked on by {held.holder.owner}, lease for {held.left_s:.0f} s more"

@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
 
 from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError
 from corrigenda.storage.objects import blobs, cache
 from corrigenda.storage.objects.interface import BROKEN, ObjectInfo, ObjectStore
-from corrigenda.storage.releases import history, layouts, lease, manifests, refs, signatures
+from corrigenda.storage.releases import chronicle, layouts, lease, manifests, refs, signatures
+from corrigenda.storage.releases.chronicle import Chronicle, Line
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.refs import Ref
 
@@ -73,12 +73,9 @@ class _Kept:
     current: set[tuple[str, int]] = field(default_factory=set)
     damaged: dict[str, str] = field(default_factory=dict)
 
-    def add(self, release: Release) -> None:
-        self.digests |= {release.digest, *(ref.digest for ref in release.blobs)}
-        # These may name blobs, too; to keep too much does no harm. Not the provenance, which names
-        # the parent: a manifest whose files are gone would look like a damaged release.
-        self.digests |= set(_digests_in([dict(release.settings), dict(release.counts), dict(release.gates)]))
-        self.numbered.add(manifests.key(release.model, release.number))
+    def add(self, model: str, line: Line) -> None:
+        self.digests |= {*line.blobs}
+        self.numbered.add(manifests.key(model, line.number))
 
 
 def plan(store: ObjectStore, policy: Policy | None = None, *, now: datetime | None = None) -> Plan:
@@ -179,26 +176,28 @@ def _mark(
 ) -> None:
     """Mark what a model keeps; all of it when its refs or their releases are damaged."""
     numbered = [info for info in objects if _kind(info) == "releases"]
+    known = chronicle.load(store, model)
     try:
-        heads = [head for name in refs.NAMES for head in _heads(store, model, name, before)]
+        heads = [head for name in refs.NAMES for head in _heads(store, known, model, name, before)]
         for digest in dict.fromkeys(head.manifest for head in heads):
             manifests.by_digest(store, digest)  # a missing head is a fault, not the end of a history
-            for release in islice(history.ancestry(store, digest), newest):
-                kept.add(release)
+            for line in islice(chronicle.ancestry(store, known, digest), newest):
+                kept.add(model, line)
         for name in refs.NAMES:
-            kept.digests |= {ref.previous for ref in refs.log(store, model, name) if ref.previous}
+            past = chronicle.moves(store, known, refs.read(store, model, name).ref)
+            kept.digests |= {ref.previous for ref in past if ref.previous}
         kept.current |= {(model, head.release) for head in heads}
     except (CorruptBlobError, NotFoundError) as fault:
         kept.damaged[model] = str(fault)
         kept.current |= {(model, number) for number in manifests.numbers(store, model)}
         kept.digests |= {signatures.manifest_of(info.key) for info in objects if _kind(info) == "signatures"}
         for info in numbered:
-            kept.add(_numbered(store, info))
+            kept.add(model, Line.of(_numbered(store, info)))
         return
     for info in numbered:
         if info.key not in kept.numbered and (info.modified >= before or info.key.endswith("/0.json")):
             try:
-                kept.add(_numbered(store, info))
+                kept.add(model, Line.of(_numbered(store, info)))
             except CorruptBlobError as fault:  # no ref needs it, or it was marked by its digest
                 kept.damaged[model] = str(fault)
                 kept.numbered.add(info.key)
@@ -217,16 +216,14 @@ def _numbered(store: ObjectStore, info: ObjectInfo) -> Release:
         ) from None
 
 
-def _heads(store: ObjectStore, model: str, name: str, before: datetime) -> Iterator[Ref]:
+def _heads(store: ObjectStore, known: Chronicle, model: str, name: str, before: datetime) -> Iterator[Ref]:
     """Where a ref points, or pointed until after `before`: rollbacks err, too."""
-    ref = refs.read(store, model, name).ref
-    while ref is not None:
+    for ref in chronicle.moves(store, known, refs.read(store, model, name).ref):
         yield ref
         past = store.stat(blobs.key(ref.previous)) if ref.previous else None
         # Its bytes were kept when it was left: both clocks must say that this is long ago.
         if past is None or max(past.modified, datetime.fromisoformat(ref.moved_at)) < before:
             return
-        ref = refs.from_bytes(blobs.get(store, str(ref.previous)))
 
 
 def _unkept(objects: Iterable[ObjectInfo], kept: _Kept) -> Iterator[ObjectInfo]:
@@ -254,17 +251,6 @@ def _old_prefixes(
     for name, objects in layouts.prefixes(store).items():
         if name not in current and all(info.modified < before for info in objects):
             yield from objects
-
-
-def _digests_in(value: Any) -> Iterator[str]:
-    if blobs.is_digest(value):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _digests_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _digests_in(inner)
 
 
 def _sort_cache(store: ObjectStore, policy: Policy, before: datetime) -> tuple[list[ObjectInfo], set[str]]:

@@ -21,6 +21,7 @@ from corrigenda.storage.objects.interface import ObjectStore
 
 FORMAT = "corrigenda-release-1"
 _FAMILY = "corrigenda-release-"  # what stands before the number; a higher number is another format
+MOST_BYTES = 16 << 20
 RESERVED = ".corrigenda"  # where a pulled directory keeps its manifest
 LAID_OUT = "corrigenda-manifest.json"  # the manifest in a prefix that is laid out for others
 SIGNATURE = "model.sig"  # beside the manifest of a pulled directory, or in a prefix
@@ -92,6 +93,8 @@ def from_bytes(body: bytes) -> Release:
     Raises CorruptBlobError, which says what is wrong with it; SetupError when a newer version wrote it.
     """
     try:
+        if len(body) > MOST_BYTES:
+            raise ValueError(f"it has {len(body):,} bytes, and {MOST_BYTES:,} at most are read")
         plain = json.loads(body)
         if not isinstance(plain, dict):
             raise ValueError("it is no object")

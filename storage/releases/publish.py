@@ -7,7 +7,6 @@ validated, `latest`. Until that last single write nothing has happened, for anyo
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.conditional_writes import require_conditional_writes
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
+from corrigenda.storage.objects.scratch import scratch_folder
 from corrigenda.storage.releases import (
     history,
     layouts,
@@ -251,8 +251,8 @@ def _require_published(store: ObjectStore, release: Release) -> None:
 def read_tensor(store: ObjectStore, release: Release, name: str) -> RawTensor:
     """One tensor of a stored release, verified. Raises NotFoundError, CorruptBlobError."""
     where, actual = _shard_of(store, release, name)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "shard"
+    with scratch_folder() as scratch:
+        path = scratch / "shard"
         blobs.fetch(store, release.files[where], path)
         return safetensors.read_header(path)[actual].read()
 

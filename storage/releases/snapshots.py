@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Entry, Ledger
+from corrigenda.storage.corrections.rules import STATES
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
-from corrigenda.storage.releases import history, manifests, refs, signatures
+from corrigenda.storage.releases import chronicle, manifests, refs, signatures
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.refs import Seen
 
@@ -32,6 +33,20 @@ class Snapshot:
     release: Release | None
     ledger: Ledger
     consumed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A `Snapshot` without the ledger. `counts` are its entries by state, as the manifest has them."""
+
+    seen: Seen
+    release: Release | None
+    consumed: frozenset[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        said = self.release.counts if self.release else {}
+        return {state: int(said.get(state, 0)) for state in STATES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,15 @@ def current(state: ObjectStore, model: str, keys: Keyring = NOBODY) -> Snapshot:
     return Snapshot(seen, release, ledger_of(state, release), consumed_of(state, release))
 
 
+def head(state: ObjectStore, model: str) -> Head:
+    """Where a model stands, without the many rows of its ledger. Raises CorruptBlobError."""
+    seen = refs.read(state, model, "latest")
+    if seen.ref is None:
+        return Head(seen, None, frozenset())
+    release = manifests.by_digest(state, seen.ref.manifest)
+    return Head(seen, release, consumed_of(state, release))
+
+
 def ledger_of(state: ObjectStore, release: Release) -> Ledger:
     """The ledger of a release; the base's is empty."""
     return ledger.from_parquet(blobs.get(state, release.ledger.digest)) if release.ledger else ledger.empty()
@@ -86,15 +110,5 @@ def put(state: ObjectStore, kept: Ledger, consumed: frozenset[str]) -> tuple[Blo
 
 def episodes(state: ObjectStore, model: str, correction_id: str) -> Iterator[Episode]:
     """What became of a correction, release by release from the oldest; only where something changed."""
-    before: dict[str, Entry] = {}
-    for release in reversed(list(history.of_model(state, model))):
-        kept = ledger_of(state, release)
-        ids = {entry.digest: entry.correction.correction_id for entry in kept.entries}
-        now = {entry.digest: entry for entry in kept.history(correction_id)}
-        for digest, entry in now.items():
-            was = before.get(digest)
-            if was is None or (was.state, was.by, was.why) != (entry.state, entry.by, entry.why):
-                by_id = ids.get(entry.by or "", correction_id)
-                other = by_id if by_id != correction_id else None
-                yield Episode(release.number, release.created_at, entry, other)
-        before = now
+    for line, row in chronicle.rows_of(state, model, correction_id):
+        yield Episode(line.number, line.created_at, ledger.entry_of(row), row["by_id"])

@@ -23,9 +23,10 @@ from corrigenda.pipeline import diary
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import hold, manifests, refs, snapshots
+from corrigenda.storage.releases import chronicle, hold, refs, snapshots
+from corrigenda.storage.releases.chronicle import Chronicle
 from corrigenda.storage.releases.refs import Ref
-from corrigenda.storage.releases.snapshots import Episode, Snapshot
+from corrigenda.storage.releases.snapshots import Episode, Head
 
 
 def waiting(fleet: FleetConfig, state: ObjectStore, consumed: Mapping[str, frozenset[str]]) -> Intake:
@@ -68,30 +69,30 @@ def _notes(fleet: FleetConfig) -> Iterator[str]:
         yield f"there is no store at {fault.facts.get('path')} yet: the first `corrigenda run` makes it"
 
 
-def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Snapshot], dict[str, str]]:
-    found: dict[str, Snapshot] = {}
+def _snapshots(state: ObjectStore, names: Sequence[str]) -> tuple[dict[str, Head], dict[str, str]]:
+    found: dict[str, Head] = {}
     damaged: dict[str, str] = {}
     for name in names:
         try:
-            found[name] = snapshots.current(state, name)
+            found[name] = snapshots.head(state, name)
         except (CorruptBlobError, NotFoundError) as fault:
             damaged[name] = str(fault)
     return found, damaged
 
 
 def _model_status(
-    state: ObjectStore, name: str, snapshot: Snapshot, found: Intake, nights: Sequence[Mapping[str, Any]]
+    state: ObjectStore, name: str, head: Head, found: Intake, nights: Sequence[Mapping[str, Any]]
 ) -> ModelStatus:
     held = hold.read(state, name)
-    ref, canary = snapshot.seen.ref, refs.read(state, name, "canary").ref
+    ref, canary = head.seen.ref, refs.read(state, name, "canary").ref
     new = found.of(name)
     return ModelStatus(
         model=name,
         latest=ref.release if ref else None,
         canary=canary.release if canary else None,
         since=ref.moved_at if ref else None,
-        layer=snapshot.release.layer if snapshot.release else None,
-        ledger={str(state): count for state, count in snapshot.ledger.counts.items()},
+        layer=head.release.layer if head.release else None,
+        ledger={str(state): count for state, count in head.counts.items()},
         waiting_rows=new.rows.num_rows,
         waiting_files=len(new.files),
         night=_last_night(nights),
@@ -109,24 +110,25 @@ def _last_night(nights: Sequence[Mapping[str, Any]]) -> LastNight | None:
 
 def log(state: ObjectStore, model: str) -> Iterator[Move]:
     """Every move of `latest`, newest first. Raises NotFoundError for a model that nobody registered."""
-    refs.require(state, model, "latest")
-    return (move(state, ref) for ref in refs.log(state, model, "latest"))
+    head = refs.require(state, model, "latest")
+    known = chronicle.load(state, model)
+    return (move(state, ref, known) for ref in chronicle.moves(state, known, head))
 
 
-def move(state: ObjectStore, ref: Ref) -> Move:
+def move(state: ObjectStore, ref: Ref, known: Chronicle | None = None) -> Move:
     """A ref, with what its release holds."""
     try:
-        release = manifests.by_digest(state, ref.manifest)
+        line = chronicle.line_of(state, known or Chronicle(), ref.manifest)
     except NotFoundError:  # cleaned away since
         return Move(ref.release, ref.moved_at, ref.reason, ref.manifest)
-    counts = dict(release.counts)
-    return Move(ref.release, ref.moved_at, ref.reason, ref.manifest, release.layer, counts, release.size)
+    counts = dict(line.counts)
+    return Move(ref.release, ref.moved_at, ref.reason, ref.manifest, line.layer, counts, line.size)
 
 
 def story(fleet: FleetConfig, names: Sequence[str], correction_id: str) -> Story:
     """All that is known of a correction, but for its probes. Raises NotFoundError when nobody knows of it."""
     state = store_of(fleet, absent_ok=True)
-    found = waiting(fleet, state, {name: snapshots.current(state, name).consumed for name in names})
+    found = waiting(fleet, state, {name: snapshots.head(state, name).consumed for name in names})
     told = Story(
         correction_id=correction_id,
         history=tuple(one for name in names for one in _history(state, name, correction_id)),

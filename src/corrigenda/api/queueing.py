@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from corrigenda.api.books import waiting
 from corrigenda.api.opened import queue_of, store_of
 from corrigenda.api.values import Reject, Retracted, Submitted
 from corrigenda.config import FleetConfig
-from corrigenda.errors import NotFoundError
+from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.storage.corrections import queue
 from corrigenda.storage.corrections.formats import understand
 from corrigenda.storage.corrections.queue import Selects
@@ -132,9 +133,13 @@ def require_known(fleet: FleetConfig, selector: str | None) -> None:
 
 def last_times(fleet: FleetConfig, selector: str) -> tuple[dict[str, datetime], set[str]]:
     """When each correction of the models that are meant was last asserted as a fact, in the ledger
-    or in what waits; and the ids in the ledger."""
+    or in what waits; and the ids in the ledger. Nothing of a model whose books are damaged: that is no reason
+    to refuse what is meant for others."""
     state = store_of(fleet, absent_ok=True)
-    now = {model: snapshots.current(state, model) for model in fleet.matching(selector)}
+    now = {}
+    for model in fleet.matching(selector):
+        with suppress(CorruptBlobError, NotFoundError):
+            now[model] = snapshots.current(state, model)
     told = [entry.correction for one in now.values() for entry in one.ledger.entries]
     published = {one.correction_id for one in told}
     found = waiting(fleet, state, {model: one.consumed for model, one in now.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -38,7 +38,10 @@ def _told(
 def _said(error: Mapping[str, Any], place: tuple[int | str, ...], root: type[BaseModel]) -> str:
     if error["type"] != "extra_forbidden":
         return str(error["msg"]).removeprefix("Value error, ")
-    known = _names(root, place[:-1])
+    kind = _at(root, place[:-1])
+    known = list(getattr(kind, "model_fields", {}))
+    if below := next(_below(kind, str(place[-1])), None):
+        return f"there is no such setting here; did you mean `{below}`?"
     near = get_close_matches(str(place[-1]), known, n=1, cutoff=0.6)
     if near:
         return f"there is no such setting; did you mean `{near[0]}`?"
@@ -49,14 +52,23 @@ def _said(error: Mapping[str, Any], place: tuple[int | str, ...], root: type[Bas
     )
 
 
-def _names(kind: Any, place: Iterable[int | str]) -> list[str]:
-    """The names of the settings at a place below `kind`; none where that is no section."""
+def _below(kind: Any, name: str) -> Iterator[str]:
+    """Where a setting of this name stands in the sections below."""
+    for section, field in getattr(kind, "model_fields", {}).items():
+        inner = _section(field.annotation)
+        if name in getattr(inner, "model_fields", {}):
+            yield f"{section}.{name}"
+        yield from (f"{section}.{path}" for path in _below(inner, name))
+
+
+def _at(kind: Any, place: Iterable[int | str]) -> Any:
+    """The section at a place below `kind`; None where there is none."""
     for step in place:
         if isinstance(step, int):
             continue
         fields = getattr(kind, "model_fields", {})
         kind = _section(fields[step].annotation) if step in fields else None
-    return list(getattr(kind, "model_fields", {}))
+    return kind
 
 
 def _section(annotation: Any) -> Any:

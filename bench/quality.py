@@ -33,10 +33,11 @@ from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.targets import packs
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import digest_of
+from corrigenda.models.batch_invariant import products_in
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
-from corrigenda.settings import Editing
+from corrigenda.settings import Corpus, Editing
 from corrigenda.validation.probes import Probe
 from corrigenda.validation.scoring import score
 
@@ -110,7 +111,7 @@ def arguments() -> argparse.Namespace:
     add("--facts", default="100", help="numbers of facts, with commas")
     add("--file", type=Path, help="corrections of your own instead of CounterFact")
     add("--half", choices=sorted(HALVES), default="report")
-    add("--layer", type=int, default=8)
+    add("--layer", type=int, default=10, help="the golden one, around which the band lies")
     add("--weights", default="", help="covariance weights to solve with besides, with commas")
     add(
         "--set",
@@ -119,8 +120,8 @@ def arguments() -> argparse.Namespace:
         metavar="NAME=JSON",
         help="an editing setting, such as band=6 or targets.steps=10",
     )
-    add("--background-tokens", type=int, default=200_000)
-    add("--corpus", default="wikitext", help="wikitext, or self: text sampled from the model")
+    add("--background-tokens", type=int, default=Corpus().tokens)
+    add("--corpus", default="self", help="self: text sampled from the model; or wikitext")
     add("--neighbours", type=int, default=10, help="per fact, up to 200 facts")
     add("--few-neighbours", type=int, default=2, help="per fact, above")
     add("--marked", type=int, default=2_000, help="of the facts, evenly taken, so many are asked afterwards")
@@ -184,8 +185,9 @@ def timed_solve(known: dict[str, Target], ground: Ground, **asked: Any) -> tuple
 def figures(model: LanguageModel, probes: Sequence[Probe], held_out: Tensor) -> dict[str, float]:
     """ES, PS, NS (shares in which the right continuation is likelier), the share of rewrites that greedy
     decoding says, and perplexity."""
-    rows = score(model, probes).to_pylist()
-    out = {"perplexity": perplexity(model, held_out)}
+    with products_in("auto", model.device):
+        rows = score(model, probes).to_pylist()
+        out = {"perplexity": perplexity(model, held_out)}
     for kind in ("rewrite", "paraphrase", "locality"):
         mine = [row for row, probe in zip(rows, probes, strict=True) if probe.kind == kind]
         won = [row["logp_expected"] > row["logp_other"] for row in mine]

@@ -1,4 +1,4 @@
-"""docs/edit-quality.md and its plot, from the rows that bench/quality.py kept.
+"""docs/edit-quality-one-layer.md and its plot, from the rows that bench/quality.py kept.
 
     python -m bench.quality_page
 
@@ -53,7 +53,7 @@ AIMS = {
     2_000: Aim(0.97, 0.85, 12, 10, 2),
 }
 
-OPENING = """# What a batch of edits costs
+OPENING = """# What a batch of edits costs at one layer
 
 One joint solve of many facts, at one layer: how many are learned, and what the rest of the model pays.
 Facts are CounterFact's, of the half that nothing was tuned on. ES and PS are the shares of prompts and of
@@ -103,12 +103,18 @@ def main() -> None:
 
 def write(rows: Sequence[Row], docs: Path) -> None:
     """Write the page and its plot into `docs`."""
-    draw(rows, docs / "edit-quality.svg")
+    draw(rows, docs / "edit-quality-one-layer.svg")
     first = rows[0]
     about = f"{first.model}, layer {first.layer}, covariance of {first.background}."
-    parts = [OPENING, about + "\n", "![outcome against perplexity](edit-quality.svg)\n", *aims(rows), WHY]
+    parts = [
+        OPENING,
+        about + "\n",
+        "![outcome against perplexity](edit-quality-one-layer.svg)\n",
+        *aims(rows),
+        WHY,
+    ]
     parts += ["## All rows\n", HEAD, *map(str, rows), ""]
-    (docs / "edit-quality.md").write_text("\n".join(parts), encoding="utf-8")
+    (docs / "edit-quality-one-layer.md").write_text("\n".join(parts), encoding="utf-8")
 
 
 def aims(rows: Sequence[Row]) -> Iterator[str]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-CORPUS = 1  # background text
+CORPUS = 2  # background text
 CONTEXTS = 2  # the openings that facts are practised behind
 COVARIANCE = 1  # second moments of keys
 FISHER = 2  # the metric in which residuals are short
 NORM_CAP = 2  # how long residuals may be
 SCALES = 1  # how a residual is shared within the band
-TARGETS = 7  # keys and residuals
-SOLVE = 1  # the update, and the rounding to the published tensor
+TARGETS = 8  # keys and residuals
+SOLVE = 2  # the update, and the rounding to the published tensor
 
 OF_AN_EDIT: Mapping[str, int] = {
     "corpus": CORPUS,

@@ -50,7 +50,8 @@ class Halved(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.halves: dict[int, Tensor] = {}
+        # With the weight itself: a number is given anew when its owner is gone.
+        self.halves: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -65,8 +66,8 @@ class Halved(TorchFunctionMode):
 
     def _half(self, weight: Tensor) -> Tensor:
         if id(weight) not in self.halves:
-            self.halves[id(weight)] = weight.detach().bfloat16()
-        return self.halves[id(weight)]
+            self.halves[id(weight)] = weight, weight.detach().bfloat16()
+        return self.halves[id(weight)][1]
 
     @staticmethod
     def _with_bias(product: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isinf
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from corrigenda.editing.targets.engine import Targets
 from corrigenda.editing.targets.target import Target
 from corrigenda.pipeline.background import Background
 from corrigenda.pipeline.base import Base
-from corrigenda.pipeline.progress import bar
+from corrigenda.pipeline.progress import bar, tell
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.releases import publish
@@ -52,6 +53,9 @@ def edit(base: Base, background: Background, corrections: Ledger) -> Edit:
     band = background.band
     chosen = settings.model_dump() | {"norm_cap": background.norm_cap, "layers": list(band.layers)}
     tensors: dict[int, RawTensor] = {}
+    if lost := cannot_say(found, marked):
+        tell(f"{base.night.name}: short: the model cannot say it: {', '.join(lost)}")
+        chosen |= {"cannot_say": lost}
     if found.known:
         solved = solve_balanced(found.known, other_text(base, background), settings)
         each = zip(band.layers, solved.updates, strict=True)
@@ -64,6 +68,17 @@ def edit(base: Base, background: Background, corrections: Ledger) -> Edit:
         }
     computed = len(found.fresh)
     return Edit(background.layer, tensors, marked, computed, len(found.known) - computed, chosen)
+
+
+def cannot_say(found: Targets, corrections: Ledger) -> list[str]:
+    """Ids of the corrections that not even their whole residuals make the model say: no solve can."""
+    lost = {
+        request.digest
+        for digest, group in found.groups.items()
+        if isinf(found.known[digest].needed)
+        for request in group.requests
+    }
+    return sorted(c.correction_id for c in corrections.active if c.request.digest in lost)
 
 
 def other_text(base: Base, background: Background) -> list[OtherText]:

@@ -30,11 +30,11 @@ def _contradiction(found: Mapping[str, Any]) -> str:
 
 
 def _crowded(edits: Mapping[str, int]) -> Iterator[str]:
-    """Where one layer has not room for all corrections."""
+    """Where the layers have not room for all corrections."""
     facts = edits.get("computed", 0) + edits.get("cached", 0)
     if edits.get("short", 0) > MANY * facts:
         yield (
-            f"{edits['short']} of {facts} corrections got less of the edit than they need: the layer has "
+            f"{edits['short']} of {facts} corrections got less of the edit than they need: the layers have "
             "not room for more. Retract some, or raise `editing.most_change` and the gates on perplexity and "
             "drift"
         )

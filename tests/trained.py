@@ -88,9 +88,9 @@ def train(directory: Path, kind: str, steps: int = 300, known: float = 0.12) -> 
     return directory
 
 
-def _gpt2(vocabulary: int) -> PreTrainedModel:
+def _gpt2(vocabulary: int, layers: int = 3) -> PreTrainedModel:
     config = GPT2Config(
-        vocab_size=vocabulary, n_positions=64, n_embd=64, n_layer=3, n_head=4,
+        vocab_size=vocabulary, n_positions=64, n_embd=64, n_layer=layers, n_head=4,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
@@ -115,7 +115,12 @@ def _gpt_neox(vocabulary: int) -> PreTrainedModel:
     return GPTNeoXForCausalLM(config)
 
 
-KINDS = {"gpt2": _gpt2, "llama": _llama, "gpt_neox": _gpt_neox}
+def _deep_gpt2(vocabulary: int) -> PreTrainedModel:
+    """With layers enough for a band: neither the first nor the last two belong to one."""
+    return _gpt2(vocabulary, layers=5)
+
+
+KINDS = {"gpt2": _gpt2, "deep_gpt2": _deep_gpt2, "llama": _llama, "gpt_neox": _gpt_neox}
 
 
 def _first_attention(network: PreTrainedModel) -> torch.nn.Module:

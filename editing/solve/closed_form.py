@@ -75,7 +75,7 @@ def solve_moments(moments: Moments, covariance: Tensor, weight: float, solver: S
         raise _not_finite()
     if solver == "alphaedit":
         return _alphaedit_of(moments, c, weight)
-    return _right_divide(moments.cross, _cholesky(weight * c + moments.gram, weight))
+    return _right_divide(moments.cross, cholesky(weight * c + moments.gram, weight))
 
 
 def null_space_limit(covariance: Tensor) -> float:
@@ -97,14 +97,14 @@ def _memit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
     """
     if k.shape[1] >= k.shape[0]:
         return reference_memit(k, r, c, weight)
-    back = _left_divide(_cholesky(weight * c, weight), k)  # (weight C)^-1 K
+    back = left_divide(cholesky(weight * c, weight), k)  # (weight C)^-1 K
     inner = torch.eye(k.shape[1], dtype=k.dtype, device=k.device) + k.T @ back
-    return _right_divide(r, _cholesky(inner, weight)) @ back.T
+    return _right_divide(r, cholesky(inner, weight)) @ back.T
 
 
 def reference_memit(keys: Tensor, residuals: Tensor, covariance: Tensor, weight: float) -> Tensor:
     """MEMIT's normal equations as printed: the truth for the Woodbury path."""
-    factor = _cholesky(weight * covariance + keys @ keys.T, weight)
+    factor = cholesky(weight * covariance + keys @ keys.T, weight)
     return _right_divide(residuals @ keys.T, factor)
 
 
@@ -113,11 +113,11 @@ def _emmet(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
 
     The ridge, 1/weight-free and relative (1e-9 of the mean diagonal), keeps repeated keys solvable.
     """
-    back = _left_divide(_cholesky(c, weight), k)  # C^-1 K
+    back = left_divide(cholesky(c, weight), k)  # C^-1 K
     gram = k.T @ back
     ridge = 1e-9 * float(gram.diagonal().mean())
     gram = gram + ridge * torch.eye(k.shape[1], dtype=k.dtype, device=k.device)
-    return _right_divide(r, _cholesky(gram, weight)) @ back.T
+    return _right_divide(r, cholesky(gram, weight)) @ back.T
 
 
 def _alphaedit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:
@@ -140,7 +140,7 @@ def _alphaedit_of(moments: Moments, c: Tensor, weight: float) -> Tensor:
         )
     identity = torch.eye(basis.shape[1], dtype=c.dtype, device=c.device)
     normal = basis.T @ moments.gram @ basis + identity
-    found: Tensor = _right_divide(moments.cross @ basis, _cholesky(normal, weight)) @ basis.T
+    found: Tensor = _right_divide(moments.cross @ basis, cholesky(normal, weight)) @ basis.T
     return found
 
 
@@ -151,7 +151,7 @@ _SOLVERS: dict[Solver, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
 }
 
 
-def _left_divide(factor: Tensor, right: Tensor) -> Tensor:
+def left_divide(factor: Tensor, right: Tensor) -> Tensor:
     """A^-1 `right` for a symmetric A given by its Cholesky factor."""
     solved: Tensor = torch.cholesky_solve(right, factor)
     return solved
@@ -159,10 +159,10 @@ def _left_divide(factor: Tensor, right: Tensor) -> Tensor:
 
 def _right_divide(left: Tensor, factor: Tensor) -> Tensor:
     """`left` A^-1 for a symmetric A given by its Cholesky factor."""
-    return _left_divide(factor, left.T).T
+    return left_divide(factor, left.T).T
 
 
-def _cholesky(matrix: Tensor, weight: float) -> Tensor:
+def cholesky(matrix: Tensor, weight: float) -> Tensor:
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info):

@@ -49,9 +49,14 @@ def _moments(targets: Sequence[Target], pressure: Tensor, place: int) -> Moments
     return Moments(_gram(keys), (residuals * pressure[:, None]).T @ means)
 
 
+def contexts_of(targets: Sequence[Target]) -> Tensor:
+    """How many columns each fact has, (facts,)."""
+    return torch.tensor([target.keys.shape[1] for target in targets])
+
+
 def _column_shares(targets: Sequence[Target], pressure: Tensor) -> Tensor:
     """(columns,) the factor of each column."""
-    counts = torch.tensor([target.keys.shape[1] for target in targets])
+    counts = contexts_of(targets)
     return (pressure / counts).sqrt().repeat_interleave(counts)
 
 

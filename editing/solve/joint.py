@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from corrigenda.editing.solve.closed_form import solve_moments, solve_update
-from corrigenda.editing.solve.columns import columns_of, moments_of
+from corrigenda.editing.solve.columns import columns_of, contexts_of, moments_of
+from corrigenda.editing.solve.systems import FEW, ByMoments, InFactSpace, System
 from corrigenda.editing.solve.weight import Needs, OtherText, find_weight, total_change, weigh
 from corrigenda.editing.targets.target import Target
 from corrigenda.settings import SolveSettings
@@ -29,7 +30,7 @@ class Solved:
     weight   background keys per fact that it was solved with
     rounds   solves after the first: each presses the facts harder that got too little
     short    facts that got too little all the same
-    change   of what the layers add to background text, as shares of the mean squares; their sum
+    change   of what the layers add to background text, see `total_change`
     """
 
     updates: tuple[Tensor, ...]
@@ -54,7 +55,6 @@ def solve_balanced(
     """
     ordered = [targets[digest] for digest in sorted(targets)]
     needs = Needs.of(ordered, [other.scale for other in others])
-    places = range(len(others))
     if settings.solver == "emmet":
         # Equality weighs nothing against other text: there is no weight to find, and nothing to press.
         covariances = [other.covariance for other in others]
@@ -62,24 +62,30 @@ def solve_balanced(
         short = int((needs.margins(updates) < 0).sum())
         return Solved(updates, 1.0, 0, short, total_change(others, updates))
     pressure = torch.ones(len(ordered), dtype=torch.float64)
-    moments = [moments_of(ordered, pressure, place) for place in places]
+    systems = [system_of(ordered, place, other, settings) for place, other in enumerate(others)]
     if settings.covariance_weight == "auto":
-        best = find_weight(moments, needs, others, settings)
+        best = find_weight(systems, needs, others, settings)
         room = best.room
     else:
-        best = weigh(moments, needs, others, settings, float(settings.covariance_weight))
+        best = weigh(systems, needs, others, settings, float(settings.covariance_weight))
         room = True
     rounds = 0
     while room and rounds < settings.balance_rounds and bool(best.short.any()):
-        some = [target for target, is_short in zip(ordered, best.short.tolist(), strict=True) if is_short]
-        extra = (PRESS - 1) * pressure[best.short]
-        moments = [own + moments_of(some, extra, place) for own, place in zip(moments, places, strict=True)]
         pressure = torch.where(best.short, pressure * PRESS, pressure)
-        pressed = weigh(moments, needs, others, settings, best.weight)
+        systems = [system.pressed(pressure) for system in systems]
+        pressed = weigh(systems, needs, others, settings, best.weight)
         if not pressed.allowed:
             break
         best, rounds = pressed, rounds + 1
     return Solved(best.updates, best.weight, rounds, int(best.short.sum()), best.change)
+
+
+def system_of(targets: Sequence[Target], place: int, other: OtherText, settings: SolveSettings) -> System:
+    """The least squares of the band's layer number `place`, in the form that is cheaper."""
+    columns, inputs = int(contexts_of(targets).sum()), len(other.covariance)
+    if settings.solver == "memit" and columns <= FEW * inputs:
+        return InFactSpace.of(targets, place, other.factor)
+    return ByMoments.of(targets, place, other.covariance, settings.solver)
 
 
 def solve_targets(

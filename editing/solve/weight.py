@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import exp, log
 
 import torch
 from torch import Tensor
 
-from corrigenda.editing.solve.closed_form import Moments, null_space_limit, solve_moments
+from corrigenda.editing.solve.closed_form import cholesky, null_space_limit, ridged
+from corrigenda.editing.solve.systems import System
 from corrigenda.editing.targets.target import Target
 from corrigenda.settings import SolveSettings
 
@@ -26,7 +28,7 @@ LIGHTEST, HEAVIEST = 1e-2, 1e5
 START, CLOSE, NARROW, TRIES = 300.0, 0.02, 0.06, 12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OtherText:
     """What other text asks of one edited map.
 
@@ -43,6 +45,11 @@ class OtherText:
     def of(cls, weight: Tensor, covariance: Tensor, scale: float = 1.0) -> OtherText:
         """weight: (d_out, d_in), the pristine base's."""
         return cls(covariance, _mean_square(weight.detach().cpu().double(), covariance), scale)
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """The Cholesky factor of the covariance with its ridge (d_in, d_in): one for all solves."""
+        return cholesky(ridged(self.covariance.double()), 1.0)
 
     def change(self, update: Tensor) -> float:
         """E|D k|^2 / E|W k|^2 for an update D (d_out, d_in).
@@ -100,7 +107,7 @@ class Weighed:
     updates   by layer (d_out, d_in) float64
     weight    background keys per fact
     margins   (facts,) see `Needs.margins`
-    change    for other text, see `OtherText.change`; the sum over the layers
+    change    for other text, see `total_change`
     limit     the most change that is allowed
     """
 
@@ -139,27 +146,31 @@ class Weighed:
 
 
 def weigh(
-    moments: Sequence[Moments],
+    systems: Sequence[System],
     needs: Needs,
     others: Sequence[OtherText],
     settings: SolveSettings,
     weight: float,
 ) -> Weighed:
-    """The solve at one weight, and how it serves facts and other text; `moments`, `others`: by layer."""
-    layers = zip(moments, others, strict=True)
-    updates = tuple(solve_moments(own, other.covariance, weight, settings.solver) for own, other in layers)
+    """The solve at one weight, and how it serves facts and other text; `systems`, `others`: by layer."""
+    updates = tuple(system.solve(weight) for system in systems)
     return Weighed(
         updates, weight, needs.margins(updates), total_change(others, updates), settings.most_change
     )
 
 
 def total_change(others: Sequence[OtherText], updates: Sequence[Tensor]) -> float:
-    """The sum over the layers of what their updates change, see `OtherText.change`."""
-    return sum(other.change(update) for other, update in zip(others, updates, strict=True))
+    """What the updates of a band change together: its width times the sum over its layers.
+
+    What layers change in one text adds up, for they all answer to the same keys: the square of a sum of W
+    parts is at most W times the sum of their squares. Measured so, perplexity follows the change of a band
+    as it follows that of a single layer (docs/log).
+    """
+    return len(others) * sum(other.change(update) for other, update in zip(others, updates, strict=True))
 
 
 def find_weight(
-    moments: Sequence[Moments], needs: Needs, others: Sequence[OtherText], settings: SolveSettings
+    systems: Sequence[System], needs: Needs, others: Sequence[OtherText], settings: SolveSettings
 ) -> Weighed:
     """The solve at the heaviest weight at which enough facts get what they need; but at none at which the
     update changes other text more than `settings.most_change`: a layer has not room for any number of
@@ -176,7 +187,7 @@ def find_weight(
     # At first the change is taken to fall as the weight grows.
     here, slope = log(min(START, heaviest)), -1.0
     for _ in range(TRIES):
-        tried = weigh(moments, needs, others, settings, exp(here))
+        tried = weigh(systems, needs, others, settings, exp(here))
         if tried.allowed and abs(tried.mark) <= CLOSE / 2:
             return tried
         if before is not None:
@@ -192,4 +203,4 @@ def find_weight(
         here = aim if low < aim < high else (low + high) / 2
     if light and light.allowed:
         return light
-    return heavy or weigh(moments, needs, others, settings, heaviest)
+    return heavy or weigh(systems, needs, others, settings, heaviest)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Of a band's layers, so many in a hundred lie below the golden one: what a subject is told early, all later
 # layers can read.
-BELOW = 50
+BELOW = 70
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ MOMENTUM = 0.5
 DECAY = 0.85  # of the step length, per step
 # The second phase starts near its goal: its first step is this share of the first phase's.
 CALM = 0.5
+# By layer (d_out, d_out). The same tensors for a whole run: products in half precision keep what they halve.
+Metric = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,14 @@ class Adam:
 class Normalised:
     """Heavy ball on unit gradients. value, velocity: (facts, d_out); length: (facts,) of the first step.
 
-    metric   (width, d_out, d_out), symmetric: by layer, what gradients are multiplied by before the length of
-             the whole is made one
+    metric   by layer (d_out, d_out), symmetric: what gradients are multiplied by before the length of the
+             whole is made one
     """
 
     value: Tensor
     velocity: Tensor
     length: Tensor
-    metric: Tensor | None = None
+    metric: Metric | None = None
 
     def step(self, gradient: Tensor, count: int) -> Normalised:
         """One step against `gradient` (facts, d_out); `count` starts at 1."""
@@ -78,9 +80,9 @@ class Normalised:
         return Normalised(self.value[keep], self.velocity[keep], self.length[keep], self.metric)
 
 
-def _through(metric: Tensor, gradient: Tensor) -> Tensor:
+def _through(metric: Metric, gradient: Tensor) -> Tensor:
     """Each layer's part of the gradient (facts, width * d_out) times its own metric."""
-    parts = torch.split(gradient, metric.shape[-1], dim=-1)
+    parts = torch.split(gradient, len(metric[0]), dim=-1)
     return torch.cat([linear(part, own) for part, own in zip(parts, metric, strict=True)], dim=-1)
 
 
@@ -91,7 +93,7 @@ def start(
     *,
     width: int = 1,
     calm: bool = False,
-    metric: Tensor | None = None,
+    metric: Metric | None = None,
 ) -> Adam | Normalised:
     """A descent from `value` (facts, width * d_out).
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.editing.targets.band import Band
-from corrigenda.editing.targets.descent import Patience, Reached, descend, start
+from corrigenda.editing.targets.descent import Metric, Patience, Reached, descend, start
 from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.objective import Batch, FactRows
 from corrigenda.editing.targets.scale import FREE
@@ -129,9 +129,9 @@ def optimise_targets(
     return [found[i] for i in range(len(facts))]
 
 
-def on_device(metric: Tensor | None, model: LanguageModel) -> Tensor | None:
-    """A metric where the model's gradients are: it may come from a store."""
-    return None if metric is None else metric.to(model.device)
+def on_device(metric: Tensor | None, model: LanguageModel) -> Metric | None:
+    """A metric, layer by layer, where the model's gradients are: it may come from a store."""
+    return None if metric is None else metric.to(model.device).unbind(0)
 
 
 def batches(facts: Sequence[FactRows], size: int) -> list[list[int]]:
@@ -153,7 +153,7 @@ def _descents(
     openings: Openings | None,
     settings: TargetSettings,
     norm_cap: float,
-    metric: Tensor | None,
+    metric: Metric | None,
 ) -> tuple[Reached, Tensor]:
     """Where the descents of facts of one shape end, and the shares needed; no fact depends on the others."""
     some = [fact.first(settings.contexts + 1) for fact in facts]
@@ -170,7 +170,7 @@ def _descents(
     return replace(found, value=practised.residuals(found.value), steps=steps), needed
 
 
-def _first_phase(plain: Batch, settings: TargetSettings, norm_cap: float, metric: Tensor | None) -> Reached:
+def _first_phase(plain: Batch, settings: TargetSettings, norm_cap: float, metric: Metric | None) -> Reached:
     """Where the descents on plain prompts end; nowhere when the settings leave them out."""
     zero = plain.start()
     if not settings.warm_steps:

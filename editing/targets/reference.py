@@ -43,17 +43,18 @@ def reference_target(
     at = fact.rows[0].lookup
     output = base.projected[0, at][None]
     scale = scale_of(model, band.lowest, output, base.hidden[0, at][None])
+    measure = None if metric is None else metric.unbind(0)
     stretch = band.stretch(output.shape[-1])
     value, steps = torch.zeros(1, len(stretch)), 0
     if settings.warm_steps:
         plain = _Plain.of(model, band, replace(fact.first(1), essence=None), settings, scale)
-        state = start(settings, scale, value, width=band.width, metric=metric)
+        state = start(settings, scale, value, width=band.width, metric=measure)
         room = room_of(model, output, scale, first_cap(settings, norm_cap))
         value, _, steps = _descend(plain, state, room, Patience.on_plain_prompts(settings))
     room = room_of(model, output, scale, caps_of(settings, norm_cap, value.norm(dim=-1) / scale))
     practised = _Plain.of(model, band, fact.first(settings.contexts + 1), settings, scale)
     calm = settings.warm_steps > 0
-    state = start(settings, scale, value, width=band.width, calm=calm, metric=metric).within(room)
+    state = start(settings, scale, value, width=band.width, calm=calm, metric=measure).within(room)
     value, loss, more = _descend(practised, state, room, Patience.behind_contexts(settings))
     residual = (value[0] * stretch).reshape(band.width, -1)
     with torch.no_grad():

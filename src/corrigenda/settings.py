@@ -24,7 +24,7 @@ Localizer = Literal[
 class Localization(Frozen):
     """How the golden layer is found."""
 
-    method: Localizer = Field(default="two-stage", description="the localizer; `two-stage` edits on trial")
+    method: Localizer = Field(default="lga", description="the localizer; `two-stage` edits on trial")
     proxy_facts: str | None = Field(
         default=None, description="a Parquet, CSV or JSON Lines file of proxy facts; else the built-in pool"
     )
@@ -72,9 +72,7 @@ class NormalisedDescent(Frozen):
     metric: Literal["fisher", "plain"] = Field(
         default="fisher", description="what a short residual is: little harm to other text, or a small norm"
     )
-    metric_tokens: int = Field(
-        default=32_768, ge=256, description="background tokens that measure the metric"
-    )
+    metric_tokens: int = Field(default=8_192, ge=256, description="background tokens that measure the metric")
     first_step: float = Field(default=0.12, gt=0, description="the first step: a share of the hidden norm")
 
 
@@ -125,7 +123,7 @@ class Editing(SolveSettings):
     """One night's edit: the band, the solve, and how targets are found."""
 
     band: int = Field(
-        default=1, ge=1, description="layers that carry an edit together; 1 is the golden layer alone"
+        default=10, ge=1, description="layers that carry an edit together; 1 is the golden layer alone"
     )
     targets: TargetSettings = Field(default=TargetSettings(), description="how keys and residuals are found")
 
@@ -138,6 +136,6 @@ class Corpus(Frozen):
         description="`self` (sampled from the base), a Parquet or text file, or a hub data set",
     )
     column: str = Field(default="text", description="of a Parquet file or data set")
-    tokens: int = Field(default=40_000, ge=1_000, description="how much text")
+    tokens: int = Field(default=16_384, ge=1_000, description="how much text")
     length: int = Field(default=128, ge=16, description="tokens of a row")
     seed: int = Field(default=0, description="which text is sampled")

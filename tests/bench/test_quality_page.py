@@ -67,7 +67,7 @@ def test_a_night_that_pressed_stands_for_itself(tmp_path: Path) -> None:
 
 def test_the_page_shows_what_was_measured_and_no_more(tmp_path: Path) -> None:
     write([fixed(NIGHT, 300.0)], tmp_path)
-    page = (tmp_path / "edit-quality.md").read_text(encoding="utf-8")
+    page = (tmp_path / "edit-quality-one-layer.md").read_text(encoding="utf-8")
     assert "| 100 | aim |" in page and "| 1,000 | aim |" not in page and "a night:" not in page
 
 
@@ -92,8 +92,11 @@ def test_the_page_is_the_same_from_the_same_rows(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write(rows, tmp_path / name)
         pages.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
-    assert pages[0] == pages[1] and set(pages[0]) == {"edit-quality.md", "edit-quality.svg"}
-    page = pages[0]["edit-quality.md"].decode()
+    assert pages[0] == pages[1] and set(pages[0]) == {
+        "edit-quality-one-layer.md",
+        "edit-quality-one-layer.svg",
+    }
+    page = pages[0]["edit-quality-one-layer.md"].decode()
     assert (
         "| 5,000 | automatic 225, 30 short | 0.9900 | 0.8800 | 0.10 | +1.66 % | 0.760 | 0.118 | 0.76 |"
         in page

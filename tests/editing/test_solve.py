@@ -23,6 +23,7 @@ from corrigenda.editing.solve.closed_form import (
 )
 from corrigenda.editing.solve.columns import columns_of, moments_of
 from corrigenda.editing.solve.joint import PRESS, solve_balanced, solve_targets
+from corrigenda.editing.solve.systems import ByMoments, InFactSpace
 from corrigenda.editing.solve.weight import (
     ENOUGH,
     HEAVIEST,
@@ -316,3 +317,17 @@ def test_the_published_tensor_is_rounded_once(name: str, dtype: torch.dtype) -> 
         edited(base, update * float("inf"), stored_transposed=True)
     with pytest.raises(EditError, match="dtype"):
         tensor_of(b"", "I8", (0,))
+
+
+@given(seeds, st.floats(0.01, 1e4))
+def test_the_space_of_the_facts_gives_the_update_of_the_normal_equations(seed: int, weight: float) -> None:
+    known, other = targets(seed, facts=5), other_text(seed)
+    ordered = [known[name] for name in sorted(known)]
+    pressure = torch.tensor([1.0, 2.0, 1.0, 4.0, 8.0], dtype=torch.float64)
+    few = InFactSpace.of(ordered, 0, other.factor)
+    many = ByMoments.of(ordered, 0, other.covariance, "memit")
+    for a, b in ((few, many), (few.pressed(pressure), many.pressed(pressure))):
+        assert_close(a.solve(weight), b.solve(weight), atol=1e-9, rtol=1e-7)
+    keys, residuals = columns_of(ordered, pressure)
+    plain = reference_memit(keys, residuals, ridged(other.covariance), weight)
+    assert_close(few.pressed(pressure).solve(weight), plain, atol=1e-9, rtol=1e-7)

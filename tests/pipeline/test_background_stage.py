@@ -48,6 +48,7 @@ def test_a_norm_cap_is_measured_once_for_all_that_it_depends_on(night, tmp_path,
     assert len(measured) == 4
     own = tmp_path / "facts.jsonl"
     own.write_text("\n".join(json.dumps(asdict(fact)) for fact in FACTS), encoding="utf-8")
-    change(night, "localization", proxy_facts=str(own))
+    localization = night.settings.localization.model_copy(update={"proxy_facts": str(own)})
+    night.settings = night.settings.model_copy(update={"localization": localization})
     measure_background(Base(night, BASE, model), 1)
     assert len(measured) == 5

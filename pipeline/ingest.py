@@ -74,5 +74,7 @@ def told(plan: Plan) -> dict[str, Any]:
         "deactivated": len(plan.report.deactivated),
         "contradictions": [item._asdict() for item in plan.report.contradictions],
         "unknown_retracts": list(plan.report.unknown_retracts),
+        "revived": list(plan.report.revived),
+        "other_facts": list(plan.report.other_facts),
         "counts": dict(plan.ledger.counts),
     }

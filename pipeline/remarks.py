@@ -19,6 +19,10 @@ def remarks_on(outcome: Mapping[str, Any]) -> Iterator[str]:
         yield f"another run is at work on it: {by}"
     if outcome["status"] == "held":
         yield f"held at release {outcome['release']}: {outcome['held']}"
+    if revived := taken_in.get("revived"):
+        yield f"asserted again after it was retracted: {', '.join(revived)}"
+    if others := taken_in.get("other_facts"):
+        yield f"another fact under an id that was known, in place of the one before: {', '.join(others)}"
     yield from _crowded(outcome.get("edits") or {})
     yield from map(_regressed, outcome.get("regressions") or ())
 

@@ -93,6 +93,11 @@ class Correction:
         given = {name: value for name, value in row.items() if value or name not in _IF_GIVEN}
         return given | {"asserted_at": self.asserted_at.isoformat()}
 
+    @property
+    def asserts(self) -> str:
+        """Names what is said, whenever it is said: the digest of the content without its time."""
+        return digest_of({name: value for name, value in self.content.items() if name != "asserted_at"})
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyFact:

@@ -8,7 +8,7 @@ its row is rejected and every other row goes on. Nothing here raises on bad data
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corrigenda.storage.corrections.cells import listed
 from corrigenda.storage.corrections.schemas import NEIGHBOUR, TIME
+from corrigenda.storage.corrections.times import instant
 
 Mask = npt.NDArray[np.bool_]
 
@@ -31,7 +33,7 @@ class Conformed(NamedTuple):
 def conform(column: pa.Array, kind: pa.DataType) -> Conformed:
     """`column` as `kind`, one of the types of CORRECTIONS; both have the same length."""
     if isinstance(column, pa.ExtensionArray):
-        return conform(column.storage, kind)
+        return conform(_uuid_texts(column) if column.type == pa.uuid() else column.storage, kind)
     if pa.types.is_dictionary(column.type):
         return conform(column.dictionary_decode(), kind)
     if pa.types.is_null(column.type) or column.null_count == len(column):
@@ -40,9 +42,13 @@ def conform(column: pa.Array, kind: pa.DataType) -> Conformed:
 
 
 def _text(column: pa.Array) -> Conformed:
-    """Strings, whole numbers and UTF-8 bytes. Floats are refused: 1990 that became 1990.0 is no text."""
+    """Strings, whole numbers, whole decimals and UTF-8 bytes. Floats are refused: 1990.0 is no text that
+    anybody wrote.
+    """
     if pa.types.is_integer(column.type):
         return _all_good(column.cast(pa.string()))
+    if pa.types.is_decimal(column.type):
+        return _each(column, pa.string(), _whole_text)
     if not _is_textual(column.type):
         return _all_bad(column, pa.string())
     try:
@@ -55,7 +61,7 @@ def _text(column: pa.Array) -> Conformed:
 def _time(column: pa.Array) -> Conformed:
     """Timestamps of any unit (naive ones are UTC), dates, and ISO 8601 texts."""
     if _is_textual(column.type):
-        return _each(column, TIME, _instant)
+        return _each(column, TIME, instant)
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("ms"))
     if not pa.types.is_timestamp(column.type):
@@ -78,16 +84,20 @@ def _whole(column: pa.Array) -> Conformed:
 
 
 def _texts(column: pa.Array) -> Conformed:
-    """Lists of texts; one bad entry marks its row."""
+    """Lists of texts, also as JSON; one bad entry marks its row. A text that is no JSON list is one text."""
+    if _is_textual(column.type):
+        return _each(column, pa.list_(pa.string()), _text_list)
     if not _is_list(column.type):
         return _all_bad(column, pa.list_(pa.string()))
     inner = conform(column.flatten(), pa.string())
-    return Conformed(_relist(column, inner.values), _rows_of(column, inner.bad))
+    return Conformed(relisted(column, inner.values), _rows_of(column, inner.bad))
 
 
 def _neighbours(column: pa.Array) -> Conformed:
-    """Lists of structs that have `prompt` and `answer`, in any order, with whatever else."""
+    """Lists of structs that have `prompt` and `answer`, in any order, with whatever else; also as JSON."""
     kind = pa.list_(NEIGHBOUR)
+    if _is_textual(column.type):
+        return _each(column, kind, _neighbour_list)
     if not _is_list(column.type):
         return _all_bad(column, kind)
     entries = column.flatten()
@@ -101,7 +111,7 @@ def _neighbours(column: pa.Array) -> Conformed:
         for name in ("prompt", "answer")
     ]
     joined = pa.StructArray.from_arrays([part.values for part in parts], fields=list(NEIGHBOUR))
-    return Conformed(_relist(column, joined), _rows_of(column, parts[0].bad | parts[1].bad))
+    return Conformed(relisted(column, joined), _rows_of(column, parts[0].bad | parts[1].bad))
 
 
 _CONVERTERS: dict[pa.DataType, Callable[[pa.Array], Conformed]] = {
@@ -125,7 +135,7 @@ def _rows_of(column: pa.Array, bad_entries: Mask) -> Mask:
     return bad
 
 
-def _relist(column: pa.Array, entries: pa.Array) -> pa.Array:
+def relisted(column: pa.Array, entries: pa.Array) -> pa.Array:
     """`entries` in the lists of `column`, whose own nulls stay."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
@@ -155,14 +165,45 @@ def _converted(value: Any, textual: bool, convert: Callable[[Any], Any]) -> Any:
         return _REFUSED
 
 
-def _instant(text: str) -> datetime:
-    at = datetime.fromisoformat(text.strip())
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+def _uuid_texts(column: pa.Array) -> pa.Array:
+    return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
+
+
+def _whole_text(value: Decimal) -> str:
+    if value != value.to_integral_value():
+        raise ValueError(value)
+    return str(int(value))
+
+
+def _text_list(text: str) -> list[str] | None:
+    found = listed(text)
+    if isinstance(found, list) and all(isinstance(one, str) for one in found):
+        return found
+    if found is not text:
+        raise ValueError(text)
+    return [text] if text.strip() else None
+
+
+def _neighbour_list(text: str) -> list[dict[str, str]] | None:
+    if not text.strip():
+        return None
+    found = listed(text)
+    if not isinstance(found, list):
+        raise ValueError(text)
+    return [{name: _said(one, name) for name in ("prompt", "answer")} for one in found]
+
+
+def _said(neighbour: Any, name: str) -> str:
+    if not isinstance(neighbour, dict) or not isinstance(neighbour.get(name), str):
+        raise ValueError(neighbour)
+    return str(neighbour[name])
 
 
 def _int32(value: Any) -> int | None:
     if value != value:  # NaN is how pandas writes "none" into a column of whole numbers
         return None
+    # 3,0 and 3.0 are whole; a European spreadsheet writes the comma.
+    value = float(value.strip().replace(",", ".")) if isinstance(value, str) else value
     number = int(value)
     if abs(number) >= 2**31 or (isinstance(value, float) and number != value):
         raise ValueError(value)

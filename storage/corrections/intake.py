@@ -23,15 +23,15 @@ import pyarrow.parquet as pq
 from corrigenda.config import FleetConfig
 from corrigenda.errors import NotFoundError, ObjectUnreadableError
 from corrigenda.facts import digest_of, sha256_hex
-from corrigenda.storage.corrections import queue
-from corrigenda.storage.corrections.queue import Problem, QueueFile
+from corrigenda.storage.corrections import queue, reading
+from corrigenda.storage.corrections.reading import Problem, QueueFile
 from corrigenda.storage.corrections.schemas import REJECTS, Arrival, correction_of
 from corrigenda.storage.objects.cache import Cache
 from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
 
 INDEX = "queue"  # kind of the cache entries
-INDEX_VERSION = 2  # bumped by hand when rows are checked in another way
+INDEX_VERSION = 3  # bumped by hand when rows are checked in another way
 MOST_ROWS = 1_000_000  # of all files together, after which no further one is read in a night
 MOST_SELECTORS = 10_000  # a file with more of them is read every time rather than indexed
 
@@ -194,7 +194,7 @@ def _take(
     except ObjectUnreadableError as fault:
         found.problems.append(Problem(name, "unreadable_file", fault.what))
         return None
-    file = queue.read(name, body, knows=lambda selector: bool(matching(selector)))
+    file = reading.read(name, body, knows=lambda selector: bool(matching(selector)))
     if isinstance(file, Problem):
         found.problems.append(file)
         return None
@@ -276,4 +276,4 @@ def _index_key(info: ObjectInfo) -> str:
 
 
 def _no_rows() -> pa.Table:
-    return queue.no_rows().append_column("file", pa.array([], pa.int32()))
+    return reading.no_rows().append_column("file", pa.array([], pa.int32()))

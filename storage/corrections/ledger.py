@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
@@ -59,6 +59,8 @@ class Report:
     repeats                 arrivals that it had already, or that came twice
     contradictions          within the batch
     unknown_retracts        ids that no upsert ever had; the retract waits for one
+    revived                 ids that were retracted and are active again
+    other_facts             ids whose active version asks something else than the one before
     activated, deactivated  ids that entered the active set or changed in it; ids that left it
     """
 
@@ -66,6 +68,8 @@ class Report:
     repeats: int
     contradictions: tuple[Contradiction, ...]
     unknown_retracts: tuple[str, ...]
+    revived: tuple[str, ...]
+    other_facts: tuple[str, ...]
     activated: tuple[str, ...]
     deactivated: tuple[str, ...]
 
@@ -224,25 +228,35 @@ def _marked(
 
 
 def _report(before: Ledger, after: Ledger, batch: list[Correction]) -> Report:
-    was, now = _active_digests(before), _active_digests(after)
+    was, now = _active(before), _active(after)
     upserts = {e.correction.correction_id for e in after.entries if e.correction.action == "upsert"}
     retracts = {one.correction_id for one in batch if one.action == "retract"}
     new = len(after.entries) - len(before.entries)
     return Report(
         new=new,
         repeats=len(batch) - new,
-        contradictions=tuple(_contradictions(batch)),
+        contradictions=tuple(contradictions(batch)),
         unknown_retracts=tuple(sorted(retracts - upserts)),
-        activated=tuple(sorted(one for one, digest in now.items() if was.get(one) != digest)),
+        revived=tuple(sorted(_retracted(before) & now.keys())),
+        other_facts=tuple(
+            sorted(one for one, said in now.items() if one in was and slot(said) != slot(was[one]))
+        ),
+        activated=tuple(
+            sorted(one for one, said in now.items() if one not in was or was[one].asserts != said.asserts)
+        ),
         deactivated=tuple(sorted(was.keys() - now.keys())),
     )
 
 
-def _active_digests(ledger: Ledger) -> dict[str, str]:
-    return {e.correction.correction_id: e.digest for e in ledger.entries if e.state == "active"}
+def _active(ledger: Ledger) -> dict[str, Correction]:
+    return {e.correction.correction_id: e.correction for e in ledger.entries if e.state == "active"}
 
 
-def _contradictions(batch: list[Correction]) -> Iterator[Contradiction]:
+def _retracted(ledger: Ledger) -> set[str]:
+    return {e.correction.correction_id for e in ledger.entries if e.state == "retracted"}
+
+
+def contradictions(batch: Sequence[Correction]) -> Iterator[Contradiction]:
     """Latest versions of the batch's upserts that share a slot and differ in the target."""
     newest: dict[str, list[Correction]] = defaultdict(list)
     for one in sorted(batch, key=lambda one: one.asserted_at):

@@ -1,7 +1,7 @@
 """The queue: Parquet files in a directory or bucket, dropped by any tool at any time.
 
-A file is known by the digest of its bytes. What is read here is one file at a time; which files are new to
-which model is `intake`'s affair. Producers need two lines:
+A file is known by the digest of its bytes, and of what its folders say. How one is read is `reading`'s
+affair, which files are new to which model is `intake`'s. Producers need two lines:
 
     from corrigenda.storage.corrections.queue import submit
     submit([{"correction_id": "mayor-1", "model": "llama-*", "subject": …, …}], to="s3://bucket/queue")
@@ -9,7 +9,7 @@ which model is `intake`'s affair. Producers need two lines:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -22,42 +22,11 @@ import pyarrow.parquet as pq
 from corrigenda.config import Location
 from corrigenda.errors import CorrectionsError
 from corrigenda.facts import sha256_hex
-from corrigenda.storage.corrections.checks import REMEDIES, VERDICTS, check, file_reject, missing_columns
+from corrigenda.storage.corrections import partitions
+from corrigenda.storage.corrections.reading import Problem, check_table
 from corrigenda.storage.corrections.schemas import CORRECTIONS
 from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.objects.opening import open_store
-
-BATCH_ROWS = 8_192  # rows that are decoded and checked together: bounds the memory
-MOST_DECODED = 1 << 30  # bytes that one file may decode to
-# A small file that decodes to much is a bomb: some kilobytes of repeated text can be gigabytes.
-SMALL_DECODED, MOST_GROWTH = 64 << 20, 100
-Selects = Callable[[str], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A file that stays in the queue, unread: it is reported every time and stops nobody."""
-
-    file: str
-    reason: str
-    detail: str
-
-    @property
-    def remedy(self) -> str:
-        return REMEDIES[self.reason]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueFile:
-    """A file's bytes as corrections: every row is in `good` or in `rejects`.
-
-    good      CORRECTIONS
-    rejects   checks.VERDICTS
-    """
-
-    digest: str
-    good: pa.Table
-    rejects: pa.Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,96 +106,25 @@ def to_bytes(table: pa.Table) -> bytes:
 def listing(queue: ObjectStore) -> tuple[list[ObjectInfo], list[Problem]]:
     """The queue's Parquet files by key, and what else lies there.
 
-    Names with a part that begins with `_` or `.` are the bookkeeping of Spark and other writers.
+    Names with a part that begins with `_` or `.` are the bookkeeping of Spark and other writers; a folder
+    with the bookkeeping of a table format is a problem as a whole.
     """
-    files, problems = [], []
-    for info in queue.list(""):
-        if any(part.startswith(("_", ".")) for part in info.key.split("/")):
+    found = list(queue.list(""))
+    tables = partitions.table_folders(info.key for info in found)
+    files, problems = (
+        [],
+        [Problem(root or ".", "table_folder", kind) for root, kind in sorted(tables.items())],
+    )
+    for info in found:
+        if info.key.startswith(tuple(tables)) or any(
+            part.startswith(("_", ".")) for part in info.key.split("/")
+        ):
             continue
         if info.key.lower().endswith((".parquet", ".parq", ".pq")):
             files.append(info)
         else:
             problems.append(Problem(info.key, "not_parquet", ""))
     return sorted(files, key=lambda info: info.key), problems
-
-
-def read(name: str, body: bytes, *, knows: Selects | None = None) -> QueueFile | Problem:
-    """A queue file's rows, checked; or the Problem that keeps it in the queue.
-
-    A file that is still being written has no footer yet: it is unreadable today and read tomorrow.
-    """
-    try:
-        file = parquet_file(body)
-        names = file.schema_arrow.names
-        if file.metadata.num_rows and (whole := _whole_file_fault(names)):
-            return QueueFile(sha256_hex(body), no_rows(), whole)
-        wanted = [column for column in CORRECTIONS.names if column in names]
-        most = max(SMALL_DECODED, min(MOST_DECODED, MOST_GROWTH * len(body)))
-        batches = file.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
-        return _checked(sha256_hex(body), _bounded(file, batches, most), knows)
-    except _TooLargeError as fault:
-        return Problem(name, "too_large", str(fault))
-    # Damaged bytes surface as whatever the decoder met first.
-    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as fault:
-        return Problem(name, "unreadable_file", str(fault).splitlines()[0][:200] if str(fault) else "empty")
-
-
-class _TooLargeError(Exception):
-    """A file decodes to more than may be held."""
-
-
-def _bounded(file: pq.ParquetFile, batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
-    """The batches, as long as they come to at most so many bytes; what the file declares counts first."""
-    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
-    size = max((group.total_byte_size for group in groups), default=0)
-    decoded = 0
-    if size <= most:
-        for batch in batches:
-            decoded += batch.nbytes
-            if decoded > most:
-                break
-            yield batch
-        else:
-            return
-    raise _TooLargeError(f"it decodes to more than {most >> 20} MB")
-
-
-def parquet_file(body: bytes) -> pq.ParquetFile:
-    """A Parquet file in memory; Spark's old times (INT96) as microseconds: far ones do not fit nanoseconds,
-    and would come out as others."""
-    return pq.ParquetFile(BytesIO(body), coerce_int96_timestamp_unit="us")
-
-
-def check_table(table: pa.Table, *, knows: Selects | None = None) -> QueueFile:
-    """The rows of any table, parted; a missing column rejects it as a whole. The digest is empty."""
-    if table.num_rows and (whole := _whole_file_fault(table.column_names)):
-        return QueueFile("", no_rows(), whole)
-    return _checked(
-        "", table.select([n for n in CORRECTIONS.names if n in table.column_names]).to_batches(), knows
-    )
-
-
-def _checked(digest: str, batches: Iterable[pa.RecordBatch], knows: Selects | None) -> QueueFile:
-    good, rejects, row = [no_rows()], [VERDICTS.empty_table()], 0
-    for batch in batches:
-        part = check(batch, first_row=row, knows=knows)
-        row += len(batch)
-        good.append(part.good)
-        rejects.append(part.rejects)
-    return QueueFile(digest, pa.concat_tables(good), pa.concat_tables(rejects))
-
-
-def _whole_file_fault(names: list[str]) -> pa.Table | None:
-    if missing := missing_columns(names):
-        return file_reject("missing_column", ", ".join(missing))
-    if twice := [name for name in CORRECTIONS.names if names.count(name) > 1]:
-        return file_reject("duplicate_column", ", ".join(twice))
-    return None
-
-
-def no_rows() -> pa.Table:
-    """An empty table of checked rows."""
-    return pa.schema([column.with_nullable(True) for column in CORRECTIONS]).empty_table()
 
 
 def _from_dicts(rows: list[Mapping[str, Any]]) -> pa.Table:

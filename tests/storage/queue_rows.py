@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -15,10 +16,23 @@ from corrigenda.storage.corrections.schemas import CORRECTIONS, TIME
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
+# What nobody types, and what stands for a blank.
+UNSEEN = "\ufeff\u200b\u2060\u00ad\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def typed(text: str) -> str:
+    """A text as a reader would type it."""
+    plain = "".join(" " if sign in "\u00a0\u2007\u202f" else sign for sign in text if sign not in UNSEEN)
+    composed = unicodedata.normalize("NFC", plain)
+    while composed != (composed := composed.strip().strip("\u200c\u200d")):
+        pass
+    return composed
+
+
 words = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), min_size=1, max_size=12
 )
-solid = words.map(str.strip).filter(bool)
+solid = words.map(str.strip).filter(typed)
 times = st.datetimes(datetime(1971, 1, 1), datetime(2199, 1, 1), timezones=st.just(UTC))
 
 

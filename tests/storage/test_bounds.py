@@ -12,7 +12,7 @@ from releases import checkpoint, register, save
 
 from corrigenda.config import load_fleet
 from corrigenda.errors import ConfigError, CorruptBlobError, UsageError
-from corrigenda.storage.corrections import intake, queue
+from corrigenda.storage.corrections import intake, reading
 from corrigenda.storage.objects.local import LocalStore
 from corrigenda.storage.releases import manifests
 from corrigenda.validation import results
@@ -41,13 +41,13 @@ def test_a_small_file_of_much_text_stays_in_the_queue_and_is_not_decoded_whole()
     assert len(body) < 300_000
     pool = pa.default_memory_pool()
     before = pool.max_memory()
-    found = queue.read("bomb.parquet", body)
-    assert isinstance(found, queue.Problem) and found.reason == "too_large"
+    found = reading.read("bomb.parquet", body)
+    assert isinstance(found, reading.Problem) and found.reason == "too_large"
     assert found.remedy and pool.max_memory() - before < 120 << 20
 
 
 def test_a_large_file_of_ordinary_rows_is_read():
-    found = queue.read("large.parquet", parquet(rows(100_000)))
+    found = reading.read("large.parquet", parquet(rows(100_000)))
     assert isinstance(found, queue.QueueFile) and found.good.num_rows == 100_000
 
 

@@ -13,7 +13,7 @@ from queue_rows import parquet, row
 
 from corrigenda.errors import CorrectionsError
 from corrigenda.storage.corrections.formats import Understood, understand
-from corrigenda.storage.corrections.shapes import slotted
+from corrigenda.storage.corrections.slots import slotted
 
 COUNTERFACT = {
     "case_id": 0,
@@ -81,7 +81,7 @@ def hand_in(folder: Path, name: str, content: Any, **options: Any) -> Understood
             COUNTERFACT,
             "CounterFact",
             {
-                "correction_id": "counterfact-0",
+                "correction_id": "counterfact-0-9a5a426cc25d",
                 "prompt": "The mother tongue of {} is",
                 "target_new": "English",
                 "target_old": "French",
@@ -138,23 +138,25 @@ def test_shapes_that_people_already_have(
 def test_mquake_gives_one_correction_per_rewrite(tmp_path: Path) -> None:
     found = hand_in(tmp_path, "f.json", [MQUAKE], model="m")
     taken = found.good.to_pylist()
-    assert [t["correction_id"] for t in taken] == ["mquake-7-0", "mquake-7-1"]
+    assert [t["correction_id"][:9] for t in taken] == ["mquake-7-", "mquake-7-"]
+    assert taken[0]["correction_id"] != taken[1]["correction_id"]
     assert [taken[0]["question"]] == taken[0]["paraphrases"]
     assert taken[0]["paraphrases"] == ["What is the country of citizenship of Ellie Kemper?"]
 
 
-def test_csv_lists_are_json_or_bars(tmp_path: Path) -> None:
+def test_csv_lists_are_json_and_what_looks_like_one_is_asked_about(tmp_path: Path) -> None:
     text = (
         "\ufeffcorrection_id;model;subject;prompt;target_new;paraphrases;asserted_at;priority;neighborhood\n"
-        'a;*;Paris;"The mayor; of {} is";Anne;p1|p2;2026-01-01;3;\n'
+        'a;*;Paris;"The mayor; of {} is";Anne;p1|p2;2026-01-01;3,0;\n'
         'b;*;Rome;{} is;X;"[""p|1""]";2026-01-01T00:00:00Z;;"[{""prompt"": ""q"", ""answer"": ""r""}]"\n'
         "c;*;Rome;{} is;X;;never;;\n"
     )
     found = hand_in(tmp_path, "f.csv", text)
     one, two = found.good.to_pylist()
-    assert (one["paraphrases"], one["priority"], one["prompt"]) == (["p1", "p2"], 3, "The mayor; of {} is")
+    assert (one["paraphrases"], one["priority"], one["prompt"]) == (["p1|p2"], 3, "The mayor; of {} is")
     assert (two["paraphrases"], two["neighborhood"]) == (["p|1"], [{"prompt": "q", "answer": "r"}])
     assert [(r["row"], r["reason"]) for r in found.rejects] == [(2, "wrong_type")]
+    assert [note for note in found.notes if "row 0" in note and "paraphrases" in note]
 
 
 def test_a_record_that_cannot_be_turned_is_refused_alone_under_its_own_number(tmp_path: Path) -> None:
@@ -208,13 +210,12 @@ def test_the_first_place_of_the_subject_becomes_the_slot(prompt: str, subject: s
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("f.txt", "x", "kind is not known"),
+        ("f.txt", "x", "none of the shapes"),
         ("f.parquet", b"PAR1", "cannot be read"),
         ("f.json", "{", "cannot be read"),
-        ("f.json", "[1]", "record 1 is no object"),
-        ("f.jsonl", '{"a": 1}\n{', "line 2"),
+        ("f.jsonl", '{"a": \n{', "line 1"),
         ("f.json", [{"a": 1}], "none of the shapes"),
-        ("f.csv", b"\xff\xfe", "cannot be read"),
+        ("f.csv", b"a\xff\n", "cannot be read"),
         ("f.json", [{"correction_id": "a", "model": "m", "subject": "s"}], "columns are missing"),
         ("f.json", [{"subject": "s", "prompt": "{}", "target_new": "t"}], "no row says for which model"),
         ("f.parquet", parquet([{"correction_id": "a", "model": "m"}]), "'prompt'"),

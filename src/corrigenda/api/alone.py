@@ -37,6 +37,7 @@ def submit(
     model: str | None = None,
     asserted_at: datetime | None = None,
     source: str | None = None,
+    encoding: str | None = None,
     dry_run: bool = False,
 ) -> Submitted:
     """Check corrections and put the good ones into the queue at `to`, knowing neither models nor store.
@@ -49,7 +50,9 @@ def submit(
     from corrigenda.api import queueing
 
     queue = open_store(to, create=True) if isinstance(to, str) else to
-    return queueing.submit(what, queue, model=model, asserted_at=asserted_at, source=source, dry_run=dry_run)
+    return queueing.submit(
+        what, queue, model=model, asserted_at=asserted_at, source=source, encoding=encoding, dry_run=dry_run
+    )
 
 
 def pull(

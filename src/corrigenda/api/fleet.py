@@ -76,6 +76,7 @@ class Fleet:
         model: str | None = None,
         asserted_at: datetime | None = None,
         source: str | None = None,
+        encoding: str | None = None,
         dry_run: bool = False,
     ) -> values.Submitted:
         """Check corrections and put the good ones into the queue.
@@ -85,16 +86,24 @@ class Fleet:
         model         a model, a glob or tag:NAME, for every row
         asserted_at   for rows that do not say; default: the file's own time, or now
         source        who says so, for rows that do not say; default: you
+        encoding      of a text file that is not UTF-8 and has no byte order mark
         dry_run       only say what was understood
 
-        A retract without a time of its own is dated after what it takes back. The same corrections handed in
-        twice are handed in once. Raises CorrectionsError for what is no table of corrections, NotFoundError
-        when `model` means no model.
+        A retract without a time of its own is dated after what it takes back. Rows without one that say
+        what is known already are repeats; those that would undo a retract are refused. The same corrections
+        handed in twice are handed in once. Raises CorrectionsError for what is no table of corrections,
+        NotFoundError when `model` means no model.
         """
         from corrigenda.api import queueing
 
         return queueing.submit_to_fleet(
-            self.config, what, model=model, asserted_at=asserted_at, source=source, dry_run=dry_run
+            self.config,
+            what,
+            model=model,
+            asserted_at=asserted_at,
+            source=source,
+            encoding=encoding,
+            dry_run=dry_run,
         )
 
     def retract(self, *correction_ids: str, model: str = "*", reason: str | None = None) -> values.Retracted:

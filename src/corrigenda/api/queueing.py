@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,12 +18,15 @@ from corrigenda.api.opened import queue_of, store_of
 from corrigenda.api.values import Reject, Retracted, Submitted
 from corrigenda.config import FleetConfig
 from corrigenda.errors import CorruptBlobError, NotFoundError
+from corrigenda.facts import Correction
 from corrigenda.storage.corrections import queue
+from corrigenda.storage.corrections.admission import Known, admit, probes
 from corrigenda.storage.corrections.formats import understand
-from corrigenda.storage.corrections.queue import Selects
+from corrigenda.storage.corrections.reading import Selects, check_table
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.releases import snapshots
 from corrigenda.storage.releases.lease import person
+from corrigenda.storage.releases.snapshots import Snapshot
 
 _TICK = timedelta(microseconds=1)
 
@@ -35,11 +38,12 @@ def submit(
     model: str | None = None,
     asserted_at: datetime | None = None,
     source: str | None = None,
-    knows: Selects | None = None,
+    encoding: str | None = None,
     dry_run: bool = False,
 ) -> Submitted:
     """Check corrections and put the good ones into the queue at `to`; see `corrigenda.submit`."""
-    found = _understood(what, model, _utc(asserted_at) or _own_time(what), source, knows)
+    at = _utc(asserted_at) or _own_time(what)
+    found = _admitted(_understood(what, model, at, source, encoding, None), {}, None)
     return found if dry_run or not found.good else _enqueued(found, to)
 
 
@@ -50,36 +54,70 @@ def submit_to_fleet(
     model: str | None,
     asserted_at: datetime | None,
     source: str | None,
+    encoding: str | None,
     dry_run: bool,
 ) -> Submitted:
-    """The same for a fleet: models are known by name, and a retract comes after what it takes back."""
+    """The same for a fleet: models and what they know are known by name, and a retract comes after what it
+    takes back.
+    """
     require_known(fleet, model)
     given = _utc(asserted_at)
     at = given or _own_time(what)
-    found = _understood(what, model, at, source or person(), lambda one: bool(fleet.matching(one)))
-    found = _after_what_they_take_back(fleet, found, undated=None if given else at)
+    found = _understood(what, model, at, source or person(), encoding, lambda one: bool(fleet.matching(one)))
+    selectors = set(found.corrections["model"].to_pylist())
+    told = _told(fleet, selectors)
+    found = _after_what_they_take_back(found, told, undated=None if given else at)
+    known = {one: [Known(corrections) for corrections in told[one]] for one in selectors}
+    found = _admitted(found, known, undated=None if given else at)
     if dry_run or not found.good:
         return found
     return _enqueued(found, queue_of(fleet, create=True))
 
 
 def _understood(
-    what: Any, model: str | None, at: datetime, source: str | None, knows: Selects | None
+    what: Any,
+    model: str | None,
+    at: datetime,
+    source: str | None,
+    encoding: str | None,
+    knows: Selects | None,
 ) -> Submitted:
     if isinstance(what, str | os.PathLike):
-        read = understand(Path(what), model=model, asserted_at=at, source=source, knows=knows)
+        read = understand(
+            Path(what), model=model, asserted_at=at, source=source, encoding=encoding, knows=knows
+        )
         rejects = tuple(Reject.of(row) for row in read.rejects)
-        return Submitted(None, read.kind, read.shape, read.good, rejects, read.notes)
+        return Submitted(
+            None, read.kind, read.shape, read.good, rejects, notes=read.notes, numbers=read.numbers
+        )
     table = queue.as_table(what, now=at)
     if model is not None:
         table = _with(table, "model", pa.repeat(model, table.num_rows))
     if source is not None and "source" not in table.column_names:
         table = _with(table, "source", pa.repeat(source, table.num_rows))
-    checked = queue.check_table(table, knows=knows)
+    checked = check_table(table, knows=knows)
     refused = checked.rejects.to_pylist()
     if refused and refused[0]["row"] is None:
         raise queue.refusal(refused, table.num_rows)
-    return Submitted(None, "rows", "corrections", checked.good, tuple(Reject.of(row) for row in refused))
+    rejects = tuple(Reject.of(row) for row in refused)
+    return Submitted(
+        None, "rows", "corrections", checked.good, rejects, notes=checked.notes, numbers=checked.numbers
+    )
+
+
+def _admitted(found: Submitted, known: Mapping[str, Sequence[Known]], undated: datetime | None) -> Submitted:
+    """Without repeats, and without rows that would undo a retract unsaid."""
+    taken = admit(found.corrections, found.numbers, known, undated=undated, now=datetime.now(UTC))
+    held = tuple(Reject.of(row) for row in taken.rejects)
+    return replace(
+        found,
+        corrections=taken.good,
+        rejects=tuple(sorted((*found.rejects, *held), key=lambda one: one.row or 0)),
+        warnings=taken.warnings,
+        repeats=taken.repeats,
+        probes=probes(taken.good),
+        numbers=(),
+    )
 
 
 def _enqueued(found: Submitted, to: ObjectStore) -> Submitted:
@@ -133,21 +171,41 @@ def require_known(fleet: FleetConfig, selector: str | None) -> None:
 
 def last_times(fleet: FleetConfig, selector: str) -> tuple[dict[str, datetime], set[str]]:
     """When each correction of the models that are meant was last asserted as a fact, in the ledger
-    or in what waits; and the ids in the ledger. Nothing of a model whose books are damaged: that is no reason
-    to refuse what is meant for others."""
-    state = store_of(fleet, absent_ok=True)
-    now = {}
-    for model in fleet.matching(selector):
-        with suppress(CorruptBlobError, NotFoundError):
-            now[model] = snapshots.current(state, model)
-    told = [entry.correction for one in now.values() for entry in one.ledger.entries]
-    published = {one.correction_id for one in told}
-    found = waiting(fleet, state, {model: one.consumed for model, one in now.items()})
-    told += [arrival.correction for model in now for arrival in found.of(model).arrivals()]
+    or in what waits; and the ids in the ledger. Nothing before the first run."""
+    now = _snapshots(fleet, {selector})
+    published = {e.correction.correction_id for one in now.values() for e in one.ledger.entries}
+    return _times(_told(fleet, {selector})[selector]), published
+
+
+def _times(told: Sequence[Sequence[Correction]]) -> dict[str, datetime]:
     times: dict[str, datetime] = {}
-    for one in (one for one in told if one.action == "upsert"):
+    for one in (one for model in told for one in model if one.action == "upsert"):
         times[one.correction_id] = max(one.asserted_at, times.get(one.correction_id, one.asserted_at))
-    return times, published
+    return times
+
+
+def _told(fleet: FleetConfig, selectors: set[str]) -> dict[str, list[list[Correction]]]:
+    """Per selector, what each model that it means has been told: in its ledger, or in what waits for it."""
+    now = _snapshots(fleet, selectors)
+    found = waiting(
+        fleet, store_of(fleet, absent_ok=True), {model: one.consumed for model, one in now.items()}
+    )
+    told = {
+        model: [e.correction for e in one.ledger.entries]
+        + [arrival.correction for arrival in found.of(model).arrivals()]
+        for model, one in now.items()
+    }
+    return {one: [told[model] for model in sorted(fleet.matching(one)) if model in told] for one in selectors}
+
+
+def _snapshots(fleet: FleetConfig, selectors: set[str]) -> dict[str, Snapshot]:
+    """The present releases of the models that are meant; one that is damaged is doctor's affair."""
+    state = store_of(fleet, absent_ok=True)
+    found = {}
+    for model in sorted({model for one in selectors for model in fleet.matching(one)}):
+        with suppress(CorruptBlobError, NotFoundError):
+            found[model] = snapshots.current(state, model)
+    return found
 
 
 def _later(wanted: datetime, last: datetime | None) -> datetime:
@@ -155,14 +213,16 @@ def _later(wanted: datetime, last: datetime | None) -> datetime:
     return wanted if last is None else max(wanted, last + _TICK)
 
 
-def _after_what_they_take_back(fleet: FleetConfig, found: Submitted, undated: datetime | None) -> Submitted:
+def _after_what_they_take_back(
+    found: Submitted, told: Mapping[str, Sequence[Sequence[Correction]]], undated: datetime | None
+) -> Submitted:
     """Retracts that nobody dated (they have the time `undated`) are moved behind what they take back. Of the
     others it is said when they take nothing back, because the later one of two versions holds."""
     table = found.corrections
     if not pc.any(pc.equal(table["action"], "retract")).as_py():
         return found
     rows, notes = table.to_pylist(), list(found.notes)
-    known = {selector: last_times(fleet, selector)[0] for selector in {row["model"] for row in rows}}
+    known = {selector: _times(models) for selector, models in told.items()}
     for row in rows:
         last = known[row["model"]].get(row["correction_id"])
         if row["action"] != "retract" or last is None or last < row["asserted_at"]:

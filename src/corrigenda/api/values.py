@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -57,7 +57,11 @@ class Submitted:
     kind, shape   what the input was taken for
     corrections   the good rows, in the columns of a queue file
     rejects       rows that are refused
-    notes         what was filled in, and what a person should know
+    notes         what was filled in, spelt otherwise, or not taken
+    warnings      what the rows would do that may not be meant
+    repeats       rows that say nothing new, and are not enqueued again
+    probes        per kind of probe, how many the rows bring, and how many rows bring none
+    numbers       the row number of each correction, counted from 0
     """
 
     file: str | None
@@ -66,6 +70,10 @@ class Submitted:
     corrections: Table
     rejects: tuple[Reject, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    repeats: int = 0
+    probes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    numbers: tuple[int, ...] = ()
 
     @property
     def good(self) -> int:
@@ -74,7 +82,10 @@ class Submitted:
 
     @property
     def description(self) -> str:
-        return f"{self.kind}, {self.shape} shape; good rows: {self.good}, rejected: {len(self.rejects)}"
+        again = f", repeats: {self.repeats}" if self.repeats else ""
+        return (
+            f"{self.kind}, {self.shape} shape; good rows: {self.good}, rejected: {len(self.rejects)}{again}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from corrigenda.api.values import Submitted
 
 SHOWN = 5  # rows of a table that a person is shown
+MOST_WARNINGS = 20
+SHOWN_COLUMNS = (
+    *("correction_id", "model", "action", "subject", "prompt", "target_new"),
+    *("paraphrases", "neighbours"),
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +31,13 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     file: Annotated[
-        Path, typer.Argument(help="Parquet, CSV, JSON or JSON Lines.", metavar="FILE", show_default=False)
+        Path,
+        typer.Argument(
+            help="Parquet, CSV, Excel, JSON or JSON Lines, packed or not; - is standard input.",
+            metavar="FILE",
+            show_default=False,
+            allow_dash=True,
+        ),
     ],
     model: Annotated[
         str | None, typer.Option(help="A model, a glob or tag:NAME, for every row of the file.")
@@ -37,6 +48,9 @@ def submit(
     source: Annotated[
         str | None, typer.Option(help="Who or what says so, for rows that do not say; default: you.")
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a text file that is not UTF-8: cp1252, utf-16-le, shift_jis.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what was understood; enqueue nothing.")
     ] = False,
@@ -45,8 +59,9 @@ def submit(
 ) -> None:
     """Check a file of corrections and put its good rows into the queue.
 
-    Takes our own columns and the shapes of CounterFact/ROME, EasyEdit, MEND and MQuAKE. Rows with a fault are
-    shown with what to do about it; the others go on. The same file handed in twice is handed in once.
+    Takes our own columns and the shapes of CounterFact/ROME, EasyEdit, KnowEdit, MEND, zsRE, MQuAKE and
+    FastEdit. Rows with a fault are shown with what to do about it; the others go on. The same file handed in
+    twice is handed in once, and a nightly export without times says only what is new.
 
     Examples:
       corrigenda submit mayors.parquet
@@ -57,16 +72,16 @@ def submit(
     from corrigenda.errors import CorrectionsError
 
     found = Fleet.open(config).submit(
-        file, model=model, asserted_at=asserted_at, source=source, dry_run=dry_run
+        file, model=model, asserted_at=asserted_at, source=source, encoding=encoding, dry_run=dry_run
     )
     if json:
         print(jsonlib.dumps(_as_json(found), ensure_ascii=False))
     else:
         _show(found)
-    if not found.good:
+    if not (found.good or found.repeats) and any(one.reason != "retracted" for one in found.rejects):
         raise CorrectionsError(
             "no row of this file is a correction",
-            remedy=found.rejects[0].remedy if found.rejects else "Check that this is the right file",
+            remedy=found.rejects[0].remedy,
             path=str(file),
             rows=len(found.rejects),
         )
@@ -100,21 +115,45 @@ def retract(
 
 def _as_json(found: Submitted) -> dict[str, Any]:
     said = {"file": found.file, "kind": found.kind, "shape": found.shape, "good": found.good}
-    return said | {"rejects": [asdict(one) for one in found.rejects], "notes": found.notes}
+    more: dict[str, Any] = {"repeats": found.repeats, "probes": found.probes, "warnings": found.warnings}
+    return said | more | {"rejects": [asdict(one) for one in found.rejects], "notes": found.notes}
 
 
 def _show(found: Submitted) -> None:
     print(found.description)
     for note in found.notes:
         print(f"  {note}")
-    head = found.corrections.slice(0, SHOWN).to_pylist()
+    head = [_row(row) for row in found.corrections.slice(0, SHOWN).to_pylist()]
     if head:
-        print_table(["correction_id", "model", "action", "subject", "prompt", "target_new"], head)
+        print_table(SHOWN_COLUMNS, head)
+        print(_probes(found))
+    if found.repeats:
+        print(f"{found.repeats} rows say what is known already and are not enqueued again")
+    for warning in found.warnings[:MOST_WARNINGS]:
+        _warn(warning)
+    if len(found.warnings) > MOST_WARNINGS:
+        _warn(f"and {len(found.warnings) - MOST_WARNINGS} more warnings; --json has them all")
     if refused := len(found.rejects):
         _warn(f"{refused} rows are rejected" + (", the first of them:" if refused > SHOWN else ":"))
         shown = [asdict(one) for one in found.rejects[:SHOWN]]
         print_table(["row", "correction_id", "reason", "column", "value", "remedy"], shown, stderr=True)
     print(f"enqueued as {found.file}" if found.file else "nothing is enqueued")
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    """A correction as it is shown: of its probes, how many it brings."""
+    counts = {"paraphrases": len(row["paraphrases"] or ()), "neighbours": len(row["neighborhood"] or ())}
+    return row | counts
+
+
+def _probes(found: Submitted) -> str:
+    """How many probes they bring: without, a correction is tested by its own prompt alone."""
+    said = [
+        f"{counts['probes']} {word}"
+        + (f" ({counts['without']} corrections bring none)" * bool(counts["without"]))
+        for word, counts in zip(("paraphrases", "neighbours"), found.probes.values(), strict=False)
+    ]
+    return f"probes: {', '.join(said)}"
 
 
 def _warn(text: str) -> None:

@@ -34,7 +34,18 @@ MAY_IMPORT = {
     "validation": (BASE | {"models"}, {"duckdb", "pyarrow", "jinja2", "numpy", "torch"}),
     "storage": (
         BASE,
-        {"pyarrow", "duckdb", "openpyxl", "boto3", "botocore", "numpy", "model_signing", "cryptography", "huggingface_hub", "yaml"},
+        {
+            "pyarrow",
+            "duckdb",
+            "openpyxl",
+            "boto3",
+            "botocore",
+            "numpy",
+            "model_signing",
+            "cryptography",
+            "huggingface_hub",
+            "yaml",
+        },
     ),
 }
 # The wings of a part, each with the wings beside it that it may import.

@@ -22,7 +22,7 @@ LONGEST_LINE = 4 << 20  # bytes; a quote that is never closed makes one line of 
 READ = """
     select * from read_csv(?, auto_detect = false, header = false, delim = ?, quote = '"', escape = '"',
         strict_mode = true, new_line = '\\n', max_line_size = ?, null_padding = false, all_varchar = true,
-        parallel = false, store_rejects = true, rejects_limit = 0, columns = {columns})
+        store_rejects = true, rejects_limit = 0, columns = {columns})
 """
 REJECTS = """
     select line_byte_position, min_by(error_type, byte_position), any_value(csv_line)
@@ -48,7 +48,7 @@ def read_csv(text: str) -> Records:
     start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     told = None
     if start < len(lines) and lines[start].strip().lower().startswith("sep="):
-        told, start = lines[start].strip()[4:] or "\t", start + 1
+        told, start = lines[start].strip()[4:] or "\t", _after_blanks(lines, start + 1)
     if start >= len(lines):
         return Records((), (), notes=("the file is empty",))
     delimiter, header = _header(lines[start], told)
@@ -61,9 +61,13 @@ def _header(line: str, told: str | None) -> tuple[str, list[str]]:
     """The delimiter and the column names, folded: blanks around them and case carry no meaning."""
     if told is not None and len(told) != 1:
         raise ValueError(f"its first line names {told!r} as delimiter; that must be one character")
-    read = {d: _names(line, d) for d in told or DELIMITERS}
-    delimiter = max(read, key=lambda d: (sum(name in KNOWN for name in read[d]), len(read[d])))
-    names = read[delimiter]
+    read = {d: names for d in told or DELIMITERS if (names := _names(line, d))}
+    delimiter = max(
+        read, default=DELIMITERS[0], key=lambda d: (sum(name in KNOWN for name in read[d]), len(read[d]))
+    )
+    names = read.get(delimiter, [""])
+    if len(names) == 1 and len(read) < len(told or DELIMITERS):
+        raise ValueError("its header cannot be read: a quote is not closed")
     while len(names) > 1 and not names[-1]:
         names.pop()
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
@@ -71,11 +75,12 @@ def _header(line: str, told: str | None) -> tuple[str, list[str]]:
     return delimiter, names
 
 
-def _names(line: str, delimiter: str) -> list[str]:
+def _names(line: str, delimiter: str) -> list[str] | None:
+    """The names in a header; None when this cannot be its delimiter."""
     try:
         (names,) = csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True)
     except (csv.Error, ValueError):
-        raise ValueError("its header cannot be read: a quote is not closed") from None
+        return None
     return [folded(name) for name in names]
 
 
@@ -94,15 +99,18 @@ def _cells(
             found = connection.execute(REJECTS).fetchall()
         except duckdb.Error as fault:
             raise ValueError(str(fault).splitlines()[0]) from None
-    refusals = [_refused(data, *one) for one in found]
+    refusals = list(_refused(data, found))
     return rows, [one for one in refusals if any(line.strip() for line in one.lines)]
 
 
-def _refused(data: bytes, position: int, error: str, line: str) -> _Refused:
-    # Blank lines before a row are counted into it.
-    blank = len(line) - len(line.lstrip("\n"))
-    first = data.count(b"\n", 0, position - 1) + blank
-    return _Refused(first, REASONS.get(error, "broken_quotes"), tuple(line.strip("\n").split("\n")))
+def _refused(data: bytes, found: Sequence[tuple[int, str, str]]) -> Iterator[_Refused]:
+    """The reader's rejects, which are in the order of the file, each with its first line."""
+    lines, counted = 0, 0
+    for position, error, line in found:
+        lines, counted = lines + data.count(b"\n", counted, position - 1), position - 1
+        # Blank lines before a row are counted into it.
+        first = lines + len(line) - len(line.lstrip("\n"))
+        yield _Refused(first, REASONS.get(error, "broken_quotes"), tuple(line.strip("\n").split("\n")))
 
 
 def _accounted(
@@ -129,7 +137,13 @@ def _accounted(
             number, place = number + len(gone.lines), _after_blanks(body, place + len(gone.lines))
         if row is None:
             break
-        place += 1 + sum(cell.count("\n") for cell in row if cell)
+        end = place + 1 + sum(cell.count("\n") for cell in row if cell)
+        taken, place = body[place:end], end
+        if not _stands_in("\n".join(taken), row):
+            gone = _Refused(end, "broken_quotes", tuple(taken))
+            rejects += _line_rejects(gone, number, header, delimiter)
+            number += len(taken)
+            continue
         record = {
             name: cell for name, cell in zip(header, row, strict=True) if name and cell and cell.strip()
         }
@@ -148,6 +162,11 @@ def _accounted(
         raise ValueError(f"line {place + 2} and those after it cannot be parted into rows")
     notes = (f"{empty} rows without any text are passed over",) if empty else ()
     return Records(tuple(records), tuple(numbers), tuple(rejects), notes, tuple(filter(None, header)))
+
+
+def _stands_in(lines: str, row: Sequence[str | None]) -> bool:
+    """Whether the cells of a row are in the lines that it is said to take."""
+    return all(cell.replace('"', '""') in lines or cell in lines for cell in row if cell)
 
 
 def _after_blanks(body: Sequence[str], place: int) -> int:

@@ -192,7 +192,7 @@ def _take(
     except NotFoundError:
         return None  # taken away since the listing
     except ObjectUnreadableError as fault:
-        found.problems.append(Problem(name, "unreadable_file", fault.what))
+        found.problems.append(Problem(name, "unreadable_file", f"{fault.what}. {fault.remedy}"))
         return None
     file = reading.read(name, body, knows=lambda selector: bool(matching(selector)))
     if isinstance(file, Problem):

@@ -34,9 +34,10 @@ def read_json(text: str) -> Records:
     try:
         found = _DECODER.decode(text)
     except ValueError as fault:
-        if text.lstrip().startswith("["):
+        found = _documents(text)
+        if found is None and text.lstrip().startswith("["):
             raise ValueError(str(fault).splitlines()[0]) from None
-        return _parted(_documents(text) or _lines(text))
+        return _parted(_lines(text) if found is None else found)
     return _parted(found if isinstance(found, list) else [found])
 
 

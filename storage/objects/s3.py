@@ -36,12 +36,12 @@ from botocore.exceptions import (
 from corrigenda.config import Location
 from corrigenda.errors import (
     NotFoundError,
-    ObjectUnreadableError,
     SetupError,
     StorageError,
     UnknownOutcomeError,
 )
 from corrigenda.storage.objects.interface import ObjectInfo, checked_key
+from corrigenda.storage.objects.s3_answers import code_of, explained
 
 PART = 16 << 20  # bytes; larger files go up in parts of this size
 CHUNK = 256 << 10  # bytes read from a connection at a time: small enough to be allocated cheaply
@@ -59,36 +59,20 @@ _Part = dict[str, Any]  # an uploaded part, as complete_multipart_upload wants i
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 # 412, or 409 when the race was concurrent; 404 when the key that If-Match speaks of is gone.
 _LOST = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"} | _ABSENT
-_FORBIDDEN = {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"}
-# What the caller can mend, and how; to try again later would not.
-_MENDABLE = {
-    ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"): (
-        "the credentials have expired",
-        "Renew them, then run the same command again",
-    ),
-    ("RequestTimeTooSkewed",): (
-        "this machine's clock is too far from the store's",
-        "Set the clock (NTP), then run the same command again",
-    ),
-    ("301", "307", "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"): (
-        "the bucket is in another region, or at another address",
-        "Set `region` (and `endpoint_url`) to the bucket's own",
-    ),
-    ("QuotaExceeded",): ("the bucket is full", "Free some space, or raise the quota"),
-}
-_ADVICE = {code: told for codes, told in _MENDABLE.items() for code in codes}
-_NO_CONDITIONS = {"501", "NotImplemented", "InvalidArgument"}  # in answer to If-None-Match or If-Match
-_ONE_OBJECT = ("InvalidObjectState", "InvalidRequest", "AccessDenied", "KMS.")  # in answer to a read
 _NEVER_SENT = (EndpointConnectionError, ConnectTimeoutError, NoCredentialsError, PartialCredentialsError)
 
 
 @dataclass(frozen=True, slots=True)
 class S3Store:
-    """Objects of `bucket` below `prefix` (empty, or ending with '/'). A version is an ETag."""
+    """Objects of `bucket` below `prefix` (empty, or ending with '/'). A version is an ETag.
+
+    checksums   whether uploads say their SHA-256; some servers take none
+    """
 
     client: Any
     bucket: str
     prefix: str
+    checksums: bool = True
 
     @classmethod
     def connect(cls, location: Location) -> S3Store:
@@ -110,9 +94,10 @@ class S3Store:
                 response_checksum_validation="when_required",
             ),
         )
-        store = cls(client, bucket, f"{prefix}/" if prefix else "")
+        checksums = location.request_checksums == "when_supported"
+        store = cls(client, bucket, f"{prefix}/" if prefix else "", checksums)
         with store._explained(""):
-            client.head_bucket(Bucket=bucket)
+            _greet(client, bucket)
         return store
 
     @property
@@ -167,12 +152,13 @@ class S3Store:
             with path.open("rb") as file:
                 file.seek(PART * (number - 1))
                 body = file.read(PART)
-            check = _sha256(body)
-            answer = self.client.upload_part(Body=body, PartNumber=number, ChecksumSHA256=check, **upload)
-            return {"ETag": answer["ETag"], "PartNumber": number, "ChecksumSHA256": check}
+            check = self._checksum(body)
+            answer = self.client.upload_part(Body=body, PartNumber=number, **check, **upload)
+            return {"ETag": answer["ETag"], "PartNumber": number, **check}
 
         count = -(-size // PART)
-        return self._in_parts(key, count, send, {"ChecksumAlgorithm": "SHA256"}, {"IfNoneMatch": "*"})
+        options = {"ChecksumAlgorithm": "SHA256"} if self.checksums else {}
+        return self._in_parts(key, count, send, options, {"IfNoneMatch": "*"})
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         pages = self.client.get_paginator("list_objects_v2")
@@ -258,6 +244,9 @@ class S3Store:
         encrypted = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
         return None if encrypted or "SSECustomerAlgorithm" in head else etag
 
+    def _checksum(self, body: bytes) -> dict[str, str]:
+        return {"ChecksumSHA256": _sha256(body)} if self.checksums else {}
+
     def _key(self, key: str) -> str:
         return self.prefix + checked_key(key)
 
@@ -269,7 +258,7 @@ class S3Store:
         try:
             return self.client.get_object(Bucket=self.bucket, Key=self._key(key), Range=span)["Body"]
         except ClientError as fault:
-            if _code(fault) in {"416", "InvalidRange"}:  # `start` is behind the end
+            if code_of(fault) in {"416", "InvalidRange"}:  # `start` is behind the end
                 return None
             raise
 
@@ -280,19 +269,13 @@ class S3Store:
                     Bucket=self.bucket,
                     Key=self._key(key),
                     Body=body,
-                    ChecksumSHA256=_sha256(body),
+                    **self._checksum(body),
                     **condition,
                 )
                 return str(answer["ETag"])
             except ClientError as fault:
-                if _code(fault) in _LOST:
+                if code_of(fault) in _LOST:
                     return None
-                if _code(fault) in _NO_CONDITIONS and condition:
-                    raise SetupError(
-                        f"this store has no conditional writes: it answered {_code(fault)}",
-                        remedy="Use one that honours If-None-Match and If-Match (AWS S3, SeaweedFS, MinIO)",
-                        store=self.url,
-                    ) from None
                 raise
 
     def _in_parts(
@@ -331,7 +314,7 @@ class S3Store:
                 )
                 return str(answer["ETag"])
             except ClientError as fault:
-                if _code(fault) not in _LOST:
+                if code_of(fault) not in _LOST:
                     raise
                 with suppress(ClientError, BotoCoreError):
                     self.client.abort_multipart_upload(**upload)
@@ -343,30 +326,9 @@ class S3Store:
         try:
             yield
         except ClientError as fault:
-            code = _code(fault)
-            if code in _ABSENT and key:
+            if code_of(fault) in _ABSENT and key:
                 raise self._missing(key) from None
-            if code in _ADVICE:
-                what, remedy = _ADVICE[code]
-                raise SetupError(what, remedy=remedy, store=self.url, code=code) from None
-            if key and not writing and code.startswith(_ONE_OBJECT):
-                raise ObjectUnreadableError(
-                    f"this object may not be read: {code}",
-                    remedy="Bring it back from the archive, or give this user the right to it and to its key",
-                    store=self.url,
-                    key=key,
-                ) from None
-            if code in _FORBIDDEN | _ABSENT:
-                raise SetupError(
-                    f"the bucket may not be used: {code}",
-                    remedy="Check the bucket's name, the credentials, and their rights",
-                    store=self.url,
-                    key=key,
-                ) from None
-            kind = UnknownOutcomeError if writing and code[:1] == "5" else StorageError
-            raise kind(
-                f"the store answered {code}", remedy="Try again later", store=self.url, key=key
-            ) from fault
+            raise explained(fault, store=self.url, key=key, writing=writing) from fault
         # A line that is cut within the headers ends them: a date is none, and what follows is missing.
         except (BotoCoreError, HTTPClientError, OSError, ValueError, KeyError) as fault:
             raise self._broken(fault, key, writing) from fault
@@ -404,12 +366,14 @@ class S3Store:
         )
 
 
-def _code(fault: ClientError) -> str:
-    """S3's error code, or the HTTP status when a HEAD had no body to say it in."""
-    answer = fault.response
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = str(answer.get("Error", {}).get("Code", status))
-    return str(status) if status >= 500 else code
+def _greet(client: Any, bucket: str) -> None:
+    """See that the bucket answers. A refused HEAD has no body: a listing says why."""
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as fault:
+        if code_of(fault).isdigit():
+            client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+        raise
 
 
 def _whole(read: Callable[[], T]) -> T:

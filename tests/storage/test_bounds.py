@@ -48,7 +48,7 @@ def test_a_small_file_of_much_text_stays_in_the_queue_and_is_not_decoded_whole()
 
 def test_a_large_file_of_ordinary_rows_is_read():
     found = reading.read("large.parquet", parquet(rows(100_000)))
-    assert isinstance(found, queue.QueueFile) and found.good.num_rows == 100_000
+    assert isinstance(found, reading.QueueFile) and found.good.num_rows == 100_000
 
 
 def fleet_of(folder, store="store", where="queue"):

@@ -11,7 +11,7 @@ import pytest
 from queue_rows import parquet, row
 
 from corrigenda.config import FleetConfig, Location, ModelEntry
-from corrigenda.errors import StorageError
+from corrigenda.errors import ObjectUnreadableError, StorageError
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.corrections.queue import submit
@@ -207,15 +207,16 @@ def test_rows_for_a_model_that_joins_later_are_taken_then(waiting: LocalStore, s
 def test_a_file_that_may_not_be_read_is_a_problem_but_a_store_that_fails_is_an_error(
     waiting: LocalStore, state: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from corrigenda.errors import SetupError
 
     drop(waiting, "a.parquet", row())
 
     def refuse(self: LocalStore, key: str) -> tuple[bytes, str]:
-        raise SetupError("may not be read", remedy="Allow it")
+        raise ObjectUnreadableError("may not be read", remedy="Allow it")
 
     monkeypatch.setattr(CountingStore, "get", refuse)
-    assert [p.detail for p in intake.look(waiting, state, FLEET, NOTHING).problems] == ["may not be read"]
+    assert [p.detail for p in intake.look(waiting, state, FLEET, NOTHING).problems] == [
+        "may not be read. Allow it"
+    ]
 
     def fail(self: LocalStore, key: str) -> tuple[bytes, str]:
         raise StorageError("down", remedy="Wait")

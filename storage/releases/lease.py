@@ -238,7 +238,8 @@ def _take(store: ObjectStore, where: str, mine: Holder) -> Lease:
         # The answer to our own write may have been lost: whose token is there decides.
         found = Found(mine, taken) if taken else _look(store, where)
     if found.holder is None or found.version is None or found.holder.token != mine.token:
-        _refuse(found, BusyError, "another run is at work on this model", lease=where)
+        what = "another gc is at work" if where == STORE else "another run is at work on this model"
+        _refuse(found, BusyError, what, lease=where)
         raise LostRaceError("another run was first", remedy="Start again", lease=where)
     return Lease(store, where, mine, found.version, began + mine.ttl_s * (1 - MARGIN))
 

@@ -106,11 +106,23 @@ def _summary(release: Release, base_model: str | None) -> str:
     if not release.number:
         return f"{base}, as it was registered: nothing in its weights was changed."
     active = release.counts.get("active", 0)
-    return (
-        f"{base} with {_number(active)} corrections of facts, all of them edited into one layer "
-        f"({_code(release.layer)}) in one step from the unchanged base. "
-        "Only that layer's MLP output projection differs."
+    several = len(release.layers) > 1
+    where = f"{len(release.layers)} layers" if several else "one layer"
+    differs = (
+        "the MLP output projections of these layers differ"
+        if several
+        else "its MLP output projection differs"
     )
+    return (
+        f"{base} with {_number(active)} corrections of facts, all of them edited into {where} "
+        f"({_edited(release)}) in one step from the unchanged base. Only {differs}."
+    )
+
+
+def _edited(release: Release) -> str:
+    """The edited layers, as a range where there are several."""
+    ends = sorted({release.layers[0], release.layers[-1]}) if release.layers else [release.layer]
+    return " to ".join(map(_code, ends))
 
 
 def _counts(release: Release) -> list[tuple[str, str]]:
@@ -127,7 +139,7 @@ def _gates(release: Release) -> list[tuple[str, ...]]:
 def _provenance(release: Release, base_model: str | None) -> Iterable[tuple[str, str]]:
     yield "base", _code(base_model or "not public")
     yield "digest of the base's weights", _code(release.base.get("weights_digest"))
-    yield "edited layer", _code(release.layer)
+    yield "edited layers" if len(release.layers) > 1 else "edited layer", _edited(release)
     yield "published", _code(release.created_at)
     yield "manifest (SHA-256)", _code(release.digest)
     yield "release before (SHA-256 of its manifest)", _code(release.parent)

@@ -37,7 +37,7 @@ class Release:
     files       relative path -> bytes; together a plain Hugging Face directory
     ledger      snapshot of all corrections and their states
     consumed    queue files whose rows are in that ledger
-    layer       the edited layer; None for the base
+    layer       the golden layer; None for the base
     settings, counts, gates, provenance   JSON-able; what was asked, done, measured, and from what
     created_at  ISO 8601, UTC
     more        keys of the same format that this version does not know; kept as they are
@@ -62,6 +62,15 @@ class Release:
     def digest(self) -> str:
         """The manifest's name."""
         return sha256_hex(to_bytes(self))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The edited layers, the lowest first; of releases from before there were bands the golden one."""
+        editing = self.settings.get("editing")
+        named = editing.get("layers") if isinstance(editing, Mapping) else None
+        if isinstance(named, list) and named and all(type(layer) is int for layer in named):
+            return tuple(named)
+        return () if self.layer is None else (self.layer,)
 
     @property
     def size(self) -> int:

@@ -195,3 +195,12 @@ def test_packs_of_a_scope_collect(local_store):
     (local_store.root / blobs.key(sha256_hex(b"1"))).unlink()
     assert Cache(local_store).lookup_packs("edits", "s") == [b"2"]
     assert Cache(local_store).lookup_packs("edits", "other") == []
+
+
+def test_a_release_names_the_layers_of_its_band_and_an_old_one_its_only_layer():
+    made = Release(model="m", number=1, files={}, created_at="", layer=4)
+    assert made.layers == (4,)
+    assert dataclasses.replace(made, settings={"editing": {"layers": [3, 4, 5]}}).layers == (3, 4, 5)
+    for junk in ("3", [], ["3"], [True], None):
+        assert dataclasses.replace(made, settings={"editing": {"layers": junk}}).layers == (4,)
+    assert dataclasses.replace(made, layer=None).layers == ()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from corrigenda.config import Layout
-from corrigenda.errors import PartialFleetError, SetupError
+from corrigenda.errors import SetupError
 
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
@@ -46,15 +46,9 @@ def run_flow(
     root   the workspace, in which the embedded server keeps its database
     """
     prepare(root / ".corrigenda")
-    from corrigenda.flows.maintain_fleet import maintain_fleet
+    from corrigenda.flows.maintain_fleet import correct
 
-    try:
-        outcome: dict[str, Any] = maintain_fleet(
-            str(config), list(models) if models else None, dry_run, list(layouts)
-        )
-    except PartialFleetError as fault:
-        outcome = fault.facts["outcome"]  # type: ignore[assignment]
-    return outcome
+    return correct(str(config), list(models) if models else None, dry_run, list(layouts))
 
 
 def prepare(home: Path, port: int | None = None) -> None:

@@ -14,7 +14,11 @@ from corrigenda.flows.elsewhere import engine
 from corrigenda.flows.maintain_model import as_subflow
 from corrigenda.pipeline.night import open_fleet
 from corrigenda.pipeline.order import maintain_model, run_fleet
+from corrigenda.tasks.despite import Body, Handover, despite_outages
 from corrigenda.tasks.stages import as_task
+
+Outcome = dict[str, Any]
+_HANDED: Handover[Outcome] = Handover("corrigenda_fleet")
 
 
 @flow(name="maintain-fleet", flow_run_name="maintain-fleet", persist_result=False)
@@ -34,14 +38,7 @@ def maintain_fleet(
     Raises PartialFleetError, with the same as its fact `outcome`, when a model failed: the orchestrator
     then shows the run as failed.
     """
-    fleet = open_fleet(Path(config), layouts or ())
-    scale = fleet.config.scale
-    with engine(scale, lambda night: maintain_model(night, as_task)) as work:
-        maintain = work if scale.engine == "work-pool" else as_subflow(config, work)
-        outcome = run_fleet(
-            fleet, models, dry_run=dry_run, run=as_task, maintain=maintain, at_once=scale.threads
-        )
-    shown.fleet(outcome)
+    outcome = _HANDED.body(lambda: corrected(config, models, dry_run, layouts or []))()
     if outcome["exit_code"]:
         raise PartialFleetError(
             "not every model was brought up to date",
@@ -49,4 +46,28 @@ def maintain_fleet(
             failed={row["model"]: row["error"] for row in outcome["models"] if row["status"] == "failed"},
             outcome=outcome,
         )
+    return outcome
+
+
+def correct(config: str, models: list[str] | None, dry_run: bool, layouts: list[Layout]) -> Outcome:
+    """The flow, from a command: its outcome, whatever becomes of models and of the orchestrator."""
+    body = Body(lambda: corrected(config, models, dry_run, layouts))
+
+    def orchestrated() -> None:
+        with _HANDED(body):
+            maintain_fleet(config, models, dry_run, layouts, return_state=True)
+
+    return despite_outages("the fleet's run", orchestrated, body)
+
+
+def corrected(config: str, models: list[str] | None, dry_run: bool, layouts: list[Layout]) -> Outcome:
+    """The fleet's night as `[scale]` says, each model's a flow run of its own."""
+    fleet = open_fleet(Path(config), layouts)
+    scale = fleet.config.scale
+    with engine(scale, lambda night: maintain_model(night, as_task)) as work:
+        maintain = work if scale.engine == "work-pool" else as_subflow(config, work)
+        outcome = run_fleet(
+            fleet, models, dry_run=dry_run, run=as_task, maintain=maintain, at_once=scale.threads
+        )
+    shown.fleet(outcome)
     return outcome

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow
@@ -16,12 +14,11 @@ from corrigenda.flows import shown
 from corrigenda.pipeline import order
 from corrigenda.pipeline.elsewhere import alone
 from corrigenda.pipeline.night import Night
-from corrigenda.tasks.despite import Body, Patience, despite_outages
+from corrigenda.tasks.despite import Body, Handover, Patience, despite_outages
 from corrigenda.tasks.stages import as_task
 
 Outcome = dict[str, Any]
-# What a fleet's run in this process wants the flow to do; the flow's own parameters are for people to see.
-_BODY: ContextVar[Body[Outcome] | None] = ContextVar("corrigenda_body", default=None)
+_HANDED: Handover[Outcome] = Handover("corrigenda_model")
 
 
 @flow(name="maintain-model", flow_run_name="{model}", persist_result=False)
@@ -34,7 +31,7 @@ def maintain_model(
 
     What happened is in the store, as that run's record of the model: nothing of it passes through the API.
     """
-    body = _BODY.get() or Body(lambda: alone(config, model, run_id, layouts or (), as_task))
+    body = _HANDED.body(lambda: alone(config, model, run_id, layouts or (), as_task))
     with shown.progress(model):
         came = body()
     shown.model(came)
@@ -51,19 +48,10 @@ def as_subflow(config: str, work: Callable[[Night], Outcome]) -> Callable[[Night
         body = Body(lambda: order.outcome_of(night, work))
 
         def orchestrated() -> None:
-            with _doing(body):
+            with _HANDED(body):
                 layouts = sorted(night.fleet.layouts)
                 maintain_model(config, night.name, night.fleet.run_id, layouts, return_state=True)
 
         return despite_outages(f"model={night.name}", orchestrated, body, patience)
 
     return maintain
-
-
-@contextmanager
-def _doing(body: Body[Outcome]) -> Iterator[None]:
-    token = _BODY.set(body)
-    try:
-        yield
-    finally:
-        _BODY.reset(token)

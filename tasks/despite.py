@@ -6,7 +6,9 @@ import logging
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Generic, TypeVar
 
 from prefect.settings import get_current_settings
@@ -56,6 +58,25 @@ def despite_outages(
         if not body.was_called and patience():
             return despite_outages(what, orchestrated, body)
     return body.results[0] if body.was_called else body()
+
+
+class Handover(Generic[T]):
+    """Gives a flow the body that its caller watches: its own parameters are for people to see."""
+
+    def __init__(self, name: str) -> None:
+        self._body: ContextVar[Body[T] | None] = ContextVar(name, default=None)
+
+    @contextmanager
+    def __call__(self, body: Body[T]) -> Iterator[None]:
+        token = self._body.set(body)
+        try:
+            yield
+        finally:
+            self._body.reset(token)
+
+    def body(self, otherwise: Callable[[], T]) -> Body[T]:
+        """What was handed over; in a process that a worker started, `otherwise`."""
+        return self._body.get() or Body(otherwise)
 
 
 class Patience:

@@ -21,7 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 
 ROOT = Path(__file__).parents[2]
-START_LIMIT_S = 180
+START_LIMIT_S = 400
 # Every loop of the server turns several times in the length of a test.
 BRISK = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",

@@ -32,7 +32,7 @@ from trained import KINDS, train
 from corrigenda.pipeline import diary
 from corrigenda.storage.releases import lease
 
-NIGHT_S = 600
+NIGHT_S = 900
 MODEL = '\n[[models]]\nname = "{name}"\nsource = "./{name}"\n'
 
 

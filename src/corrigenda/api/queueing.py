@@ -121,7 +121,7 @@ def _admitted(found: Submitted, known: Mapping[str, Sequence[Known]], undated: d
 
 
 def _enqueued(found: Submitted, to: ObjectStore) -> Submitted:
-    return replace(found, file=queue.enqueue(to, found.corrections))
+    return replace(found, file=queue.enqueue(to, found.corrections), queue=to.url)
 
 
 def _own_time(what: Any) -> datetime:
@@ -153,9 +153,10 @@ def retract(fleet: FleetConfig, ids: Sequence[str], *, model: str, reason: str |
         }
         for one in ids
     ]
-    receipt = queue.submit(rows, to=queue_of(fleet, create=True))
+    place = queue_of(fleet, create=True)
+    receipt = queue.submit(rows, to=place)
     unknown = tuple(one for one in ids if one not in published)
-    return Retracted(str(receipt.file), tuple(ids), unknown)
+    return Retracted(str(receipt.file), tuple(ids), unknown, place.url)
 
 
 def require_known(fleet: FleetConfig, selector: str | None) -> None:

@@ -54,6 +54,7 @@ class Submitted:
     """What was understood of the rows that were handed in.
 
     file          the queue file that was written; None when nothing was, as in a dry run
+    queue         where that queue is, which need not be the one that the person thinks of
     kind, shape   what the input was taken for
     corrections   the good rows, in the columns of a queue file
     rejects       rows that are refused
@@ -74,6 +75,7 @@ class Submitted:
     repeats: int = 0
     probes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     numbers: tuple[int, ...] = ()
+    queue: str | None = None
 
     @property
     def good(self) -> int:
@@ -93,11 +95,13 @@ class Retracted:
     """Retracts that wait in the queue for the next run.
 
     not_in_a_release   ids of which no release knows; they are retracted all the same when they come
+    queue              where that queue is
     """
 
     file: str
     retracted: tuple[str, ...]
     not_in_a_release: tuple[str, ...]
+    queue: str
 
 
 @dataclass(frozen=True, slots=True)

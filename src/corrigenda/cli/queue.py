@@ -107,15 +107,19 @@ def retract(
         print(jsonlib.dumps(asdict(done), ensure_ascii=False))
         return
     count = len(done.retracted)
-    print(f"{count} retract{'s' * (count != 1)} enqueued as {done.file}; the next run leaves them out")
+    print(
+        f"{count} retract{'s' * (count != 1)} enqueued as {done.file} in {done.queue}; "
+        "the next run leaves them out"
+    )
     if done.not_in_a_release:
         unknown = ", ".join(done.not_in_a_release)
         _warn(f"not in any release yet, retracted all the same when they come: {unknown}")
 
 
 def _as_json(found: Submitted) -> dict[str, Any]:
-    said = {"file": found.file, "kind": found.kind, "shape": found.shape, "good": found.good}
-    more: dict[str, Any] = {"repeats": found.repeats, "probes": found.probes, "warnings": found.warnings}
+    said: dict[str, Any] = {"file": found.file, "queue": found.queue, "kind": found.kind}
+    more = {"shape": found.shape, "good": found.good, "repeats": found.repeats, "probes": found.probes}
+    more |= {"warnings": found.warnings}
     return said | more | {"rejects": [asdict(one) for one in found.rejects], "notes": found.notes}
 
 
@@ -137,7 +141,7 @@ def _show(found: Submitted) -> None:
         _warn(f"{refused} rows are rejected" + (", the first of them:" if refused > SHOWN else ":"))
         shown = [asdict(one) for one in found.rejects[:SHOWN]]
         print_table(["row", "correction_id", "reason", "column", "value", "remedy"], shown, stderr=True)
-    print(f"enqueued as {found.file}" if found.file else "nothing is enqueued")
+    print(f"enqueued as {found.file} in {found.queue}" if found.file else "nothing is enqueued")
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from corrigenda.errors import GateError
-from corrigenda.tasks.despite import Body, despite_outages
+from corrigenda.tasks.despite import Body, Handover, despite_outages
 
 
 def away() -> None:
@@ -38,6 +38,13 @@ def test_an_orchestrator_that_comes_back_is_asked_once_more() -> None:
 
     assert despite_outages("a stage", orchestrated, body, lambda: True) == "done"
     assert asked == ["first", "again"]
+
+
+def test_a_body_is_handed_to_a_flow_of_this_process_and_to_no_later_one() -> None:
+    handed: Handover[str] = Handover("test")
+    with handed(Body(lambda: "the caller's")):
+        assert handed.body(lambda: "its own")() == "the caller's"
+    assert handed.body(lambda: "its own")() == "its own"
 
 
 def test_what_the_work_raises_is_raised() -> None:

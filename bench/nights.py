@@ -2,6 +2,7 @@
 
     python -m bench.nights                       all figures
     python -m bench.nights --models 6 --nights 5 a smaller run
+    python -m bench.nights --only quiet          what nights without news cost
 
 Small models that know facts, trained here. CPU is of this process, and of the processes that it waits for.
 """
@@ -42,13 +43,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--nights", type=int, default=30)
+    parser.add_argument("--only", choices=("quiet", "scale", "grow"))
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         os.environ["CORRIGENDA_CACHE"] = str(Path(place) / "cache")
         train(Path(place) / "base", "gpt2")
-        quiet(fleet_of(Path(place) / "quiet", asked.models))
-        scale(Path(place), asked.models)
-        grow(fleet_of(Path(place) / "grown", 1), asked.nights)
+        if asked.only in (None, "quiet"):
+            quiet(fleet_of(Path(place) / "quiet", asked.models))
+        if asked.only in (None, "scale"):
+            scale(Path(place), asked.models)
+        if asked.only in (None, "grow"):
+            grow(fleet_of(Path(place) / "grown", 1), asked.nights)
 
 
 def fleet_of(root: Path, models: int, more: str = "") -> Path:

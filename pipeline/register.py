@@ -10,7 +10,6 @@ from corrigenda.errors import SignatureError
 from corrigenda.models import sources
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar
-from corrigenda.storage.delivery import buckets
 from corrigenda.storage.releases import manifests, publish, refs, signatures
 from corrigenda.storage.releases.manifests import Release
 
@@ -46,6 +45,9 @@ def local_directory(night: Night) -> Path:
     source, fleet = night.entry.source, night.fleet.config
     if not source.startswith("s3://"):
         return sources.resolve(source, root=fleet.root)
+    # Late: boto3 takes a good part of a second to import, and most nights have no use for it.
+    from corrigenda.storage.delivery import buckets
+
     # A store in S3 says how that server is reached; without one, boto3's own surroundings do.
     in_s3 = fleet.store.url.startswith("s3://")
     location = fleet.store.model_copy(update={"url": source}) if in_s3 else Location(url=source)

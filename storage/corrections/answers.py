@@ -26,7 +26,10 @@ def paraphrases(record: Record, left: Left) -> list[str | None]:
     own = record.get("paraphrases")
     if own is not None and not isinstance(own, str | list):
         raise RecordError("wrong_type", "paraphrases", own)
-    found = [as_text("paraphrases", one) for one in ([own] if isinstance(own, str) else own or [])]
+    found = [
+        as_text("paraphrases", one)
+        for one in ([own] * bool(own.strip()) if isinstance(own, str) else own or [])
+    ]
     for name in PARAPHRASES:
         found += [text for one in _flattened(record.get(name)) if (text := _wording(name, one, left))]
     return found

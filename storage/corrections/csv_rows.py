@@ -68,8 +68,6 @@ def _header(line: str, told: str | None) -> tuple[str, list[str]]:
     names = read.get(delimiter, [""])
     if len(names) == 1 and len(read) < len(told or DELIMITERS):
         raise ValueError("its header cannot be read: a quote is not closed")
-    while len(names) > 1 and not names[-1]:
-        names.pop()
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise ValueError(f"its header names {', '.join(twice)} twice; keep each column once")
     return delimiter, names
@@ -129,6 +127,7 @@ def _accounted(
     rejects: list[Row] = []
     place, number, empty = 0, 0, 0
     waiting = list(refusals)
+    usual = _usual_surplus(body, delimiter, cells)
     for row in [*cells, None]:
         place = _after_blanks(body, place)
         while waiting and waiting[0].first == place:
@@ -139,8 +138,10 @@ def _accounted(
             break
         end = place + 1 + sum(cell.count("\n") for cell in row if cell)
         taken, place = body[place:end], end
-        if not _stands_in("\n".join(taken), row):
-            gone = _Refused(end, "broken_quotes", tuple(taken))
+        stands, surplus = _stands_in("\n".join(taken), row), _surplus(taken[-1:], delimiter, row)
+        nameless = any(cell and cell.strip() for name, cell in zip(header, row, strict=True) if not name)
+        if not stands or surplus != usual or nameless:
+            gone = _Refused(end, "too_many_cells" if stands else "broken_quotes", tuple(taken))
             rejects += _line_rejects(gone, number, header, delimiter)
             number += len(taken)
             continue
@@ -162,6 +163,27 @@ def _accounted(
         raise ValueError(f"line {place + 2} and those after it cannot be parted into rows")
     notes = (f"{empty} rows without any text are passed over",) if empty else ()
     return Records(tuple(records), tuple(numbers), tuple(rejects), notes, tuple(filter(None, header)))
+
+
+def _usual_surplus(body: Sequence[str], delimiter: str, cells: Sequence[tuple[str | None, ...]]) -> int:
+    """How many empty cells behind the last column each row has, when all (two at least) have as many.
+
+    Some writers end every row with a delimiter. In a single row the same is an unquoted delimiter that has
+    moved its texts by one column.
+    """
+    rows = [line for line in body if line.strip()]
+    if len(rows) < 2 or len(rows) != len(cells):
+        return 0
+    found = {_surplus([line], delimiter, row) for line, row in zip(rows, cells, strict=True)}
+    return found.pop() if len(found) == 1 else 0
+
+
+def _surplus(last: Sequence[str], delimiter: str, row: Sequence[str | None]) -> int:
+    """Empty cells that a row has behind its last column, which the reader passes over."""
+    line = last[0].rstrip("\r\n") if last else ""
+    behind = len(line) - len(line.rstrip(delimiter))
+    empty = next((count for count, cell in enumerate(reversed(row)) if cell), len(row))
+    return max(0, behind - empty)
 
 
 def _stands_in(lines: str, row: Sequence[str | None]) -> bool:

@@ -132,7 +132,7 @@ def _counts(release: Release) -> list[tuple[str, str]]:
 def _gates(release: Release) -> list[tuple[str, ...]]:
     found = release.gates.get("gates", ())
     rows = [gate for gate in found if isinstance(gate, Mapping)] if isinstance(found, list) else []
-    names = ("name", "figure", "threshold")
+    names = ("gate", "figure", "threshold")
     return [(*(_code(row.get(name)) for name in names), "yes" if row.get("passed") else "no") for row in rows]
 
 

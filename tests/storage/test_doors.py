@@ -13,14 +13,22 @@ from uuid import UUID
 import openpyxl
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ClientError
 from queue_rows import parquet, row
 
-from corrigenda.errors import CorrectionsError
+from corrigenda.errors import (
+    CorrectionsError,
+    ObjectUnreadableError,
+    SetupError,
+    StorageError,
+    UnknownOutcomeError,
+)
 from corrigenda.storage.corrections import queue, reading
 from corrigenda.storage.corrections.formats import Understood, understand
 from corrigenda.storage.corrections.reading import QueueFile
 from corrigenda.storage.corrections.slots import SlotError, slotted
 from corrigenda.storage.objects.local import LocalStore
+from corrigenda.storage.objects.s3_answers import explained
 
 HEAD = "correction_id,model,subject,prompt,target_new\n"
 LINE = "{0},*,Orr{0},The reeve of {{}} is,Ann {0}"
@@ -55,7 +63,9 @@ class TestCsv:
             (["a,*,Orr,As of 2031, the reeve of {} is,Ann"], [(0, "too_many_cells")], []),
             (["a,*,Orr,The reeve of {}, a port, is,Ann"], [(0, "too_many_cells")], []),
             (["a,*,Orr, Upper,{} is,Ann", LINE.format("b")], [(0, "too_many_cells")], ["Ann b"]),
-            (["a,*,Orr,{} is,Ann,,"], [], ["Ann"]),
+            (["a,*,Orr,{} is,Ann,,"], [(0, "too_many_cells")], []),
+            (["a,*,Orr,{} is,Ann,,", "b,*,Orm,{} is,Bea,,"], [], ["Ann", "Bea"]),
+            (["a,*,Orr,{} is,Ann", "b,*,Orm,{} is,Bea,,"], [(1, "too_many_cells")], ["Ann"]),
             (["a,*,Orr,{} is,Ann,x"], [(0, "too_many_cells")], []),
             (["a,*,Orr,{} is"], [(0, "too_few_cells")], []),
             (["a,*,Orr", "", LINE.format("b"), "c"], [(0, "too_few_cells"), (2, "too_few_cells")], ["Ann b"]),
@@ -603,3 +613,44 @@ def with_column(name: str, value: Any, kind: pa.DataType) -> pa.Table:
     column = pa.array([value], storage)
     wrapped = pa.ExtensionArray.from_storage(kind, column) if storage is not kind else column
     return table.append_column(pa.field(name, kind), wrapped)
+
+
+class TestS3:
+    """What a server in trouble answers, and what is said of it."""
+
+    @pytest.mark.parametrize(
+        ("status", "code", "said", "writing", "kind", "remedy"),
+        [
+            (400, "ExpiredToken", "", False, SetupError, "Renew"),
+            (403, "RequestTimeTooSkewed", "", False, SetupError, "NTP"),
+            (301, "PermanentRedirect", "", False, SetupError, "`region`"),
+            (400, "AuthorizationHeaderMalformed", "", True, SetupError, "`region`"),
+            (501, "NotImplemented", "A header", True, SetupError, "If-None-Match"),
+            (400, "InvalidArgument", "Unsupported header If-None-Match", True, SetupError, "If-None-Match"),
+            (400, "XAmzContentChecksumMismatch", "", True, SetupError, "when_required"),
+            (403, "InvalidObjectState", "", False, ObjectUnreadableError, "Restore"),
+            (400, "KMS.DisabledException", "", False, ObjectUnreadableError, "KMS"),
+            (
+                400,
+                "InvalidRequest",
+                "a form of Server Side Encryption",
+                False,
+                ObjectUnreadableError,
+                "SSE-C",
+            ),
+            (403, "AccessDenied", "", False, ObjectUnreadableError, "role"),
+            (403, "AccessDenied", "", True, SetupError, "role"),
+            (503, "SlowDown", "", False, StorageError, "later"),
+            (500, "InternalError", "", True, UnknownOutcomeError, "later"),
+            (400, "RequestTimeout", "", True, StorageError, "later"),
+            (418, "Teapot", "short and stout", False, SetupError, "operator"),
+        ],
+    )
+    def test_a_code_says_what_to_do(
+        self, status: int, code: str, said: str, writing: bool, kind: type[SetupError], remedy: str
+    ) -> None:
+        answer = {"Error": {"Code": code, "Message": said}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        fault = explained(ClientError(answer, "GetObject"), store="s3://b", key="k", writing=writing)
+        assert type(fault) is kind
+        assert remedy in fault.remedy
+        assert fault.retryable == issubclass(kind, StorageError)

@@ -28,8 +28,8 @@ REPO = "acme/tiny-corrected"
 GATES = {
     "passed": True,
     "gates": [
-        {"name": "efficacy", "figure": 0.984375, "threshold": 0.95, "passed": True},
-        {"name": "drift_nats", "figure": None, "threshold": 0.1, "passed": False},
+        {"gate": "efficacy", "figure": 0.984375, "threshold": 0.95, "passed": True},
+        {"gate": "drift_nats", "figure": None, "threshold": 0.1, "passed": False},
     ],
 }
 BASE_CARD = "---\nlicense: apache-2.0\nlanguage:\n- en\ntags: [other]\n---\n# The base\n"
@@ -157,7 +157,7 @@ HOSTILE = "x`\n---\nlicense: evil\n---\n# <script>alert(1)</script> | a | [b](ja
 
 
 def test_hostile_strings_stay_inside_of_their_cells(released):
-    evil = {"name": HOSTILE, "figure": HOSTILE, "threshold": HOSTILE, "passed": True}
+    evil = {"gate": HOSTILE, "figure": HOSTILE, "threshold": HOSTILE, "passed": True}
     bad = replace(
         released,
         base={"weights_digest": HOSTILE},

@@ -160,3 +160,9 @@ def test_a_damaged_model_does_not_hide_the_others(call, workspace):
     folder.mkdir(parents=True)
     (folder / "latest").write_text("rubbish")
     assert len(json.loads(call("results", "corrections", "--json"))) == 6
+
+
+def test_two_columns_of_one_name_keep_both_values(workspace, monkeypatch, capsys):
+    monkeypatch.chdir(workspace)
+    commands.query("select 1 as a, 2 as a, 3 as a_1", config=workspace / "fleet.toml", json=True)
+    assert json.loads(capsys.readouterr().out) == [{"a": 1, "a_1": 2, "a_1_1": 3}]

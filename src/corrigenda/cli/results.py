@@ -113,6 +113,7 @@ def _show(table: Table, *, json: bool, csv: bool) -> None:
 
     if json and csv:
         raise UsageError("one output has one form", remedy="Give --json or --csv, not both")
+    table = _once_each(table)
     if json:
         rows = [_plain(row) for row in table.to_pylist()]
         jsonlib.dump(rows, sys.stdout, ensure_ascii=False, default=_encoded)
@@ -121,6 +122,17 @@ def _show(table: Table, *, json: bool, csv: bool) -> None:
         _print_csv(table.column_names, table.to_pylist())
     else:
         _print_people(table)
+
+
+def _once_each(table: Table) -> Table:
+    """The table with a name of its own for every column: `a`, `a_1`, as DuckDB's data frames have it."""
+    names: list[str] = []
+    for name in table.column_names:
+        count = 0
+        while (unlike := f"{name}_{count}" if count else name) in names:
+            count += 1
+        names.append(unlike)
+    return table.rename_columns(names)
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,18 +88,19 @@ def plan(store: ObjectStore, policy: Policy | None = None, *, now: datetime | No
     """
     policy = policy or Policy()
     before = (now or store.clock()) - policy.grace
+    # First: what is written from now on is not in this list, and what comes into use from now on is marked.
+    stored = {info.key.rpartition("/")[2]: info for info in _whole_links(store.list(blobs.PREFIX))}
     models = _by_model(store)
     kept = _Kept()
     for model, objects in models.items():
-        _mark(store, model, objects, policy.releases, before, kept)
+        _mark(store, model, objects, stored, policy.releases, before, kept)
     doomed = [
         info for objects in models.values() for info in _unkept(objects, kept) if info.modified < before
     ]
     doomed += _old_prefixes(store, kept.current, before)
     stale, alive = _sort_cache(store, policy, before)
     count = size = 0
-    for info in _whole_links(store.list(blobs.PREFIX)):
-        digest = info.key.rpartition("/")[2]
+    for digest, info in stored.items():
         may_be_a_move = kept.damaged and info.size <= REF_BYTES
         if digest in kept.digests or digest in alive or info.modified >= before or may_be_a_move:
             count, size = count + 1, size + info.size
@@ -170,6 +171,7 @@ def _mark(
     store: ObjectStore,
     model: str,
     objects: Sequence[ObjectInfo],
+    stored: Mapping[str, ObjectInfo],
     newest: int | None,
     before: datetime,
     kept: _Kept,
@@ -177,11 +179,16 @@ def _mark(
     """Mark what a model keeps; all of it when its refs or their releases are damaged."""
     numbered = [info for info in objects if _kind(info) == "releases"]
     known = chronicle.load(store, model)
+    walked: set[str] = set()
     try:
-        heads = [head for name in refs.NAMES for head in _heads(store, known, model, name, before)]
+        heads = [head for name in refs.NAMES for head in _heads(store, known, model, name, stored, before)]
         for digest in dict.fromkeys(head.manifest for head in heads):
-            manifests.by_digest(store, digest)  # a missing head is a fault, not the end of a history
+            if digest not in stored:  # a missing head is a fault, not the end of a history
+                raise blobs.missing(store, digest)
             for line in islice(chronicle.ancestry(store, known, digest), newest):
+                if newest is None and line.manifest in walked:
+                    break  # and so is all that it follows
+                walked.add(line.manifest)
                 kept.add(model, line)
         for name in refs.NAMES:
             past = chronicle.moves(store, known, refs.read(store, model, name).ref)
@@ -216,11 +223,18 @@ def _numbered(store: ObjectStore, info: ObjectInfo) -> Release:
         ) from None
 
 
-def _heads(store: ObjectStore, known: Chronicle, model: str, name: str, before: datetime) -> Iterator[Ref]:
+def _heads(
+    store: ObjectStore,
+    known: Chronicle,
+    model: str,
+    name: str,
+    stored: Mapping[str, ObjectInfo],
+    before: datetime,
+) -> Iterator[Ref]:
     """Where a ref points, or pointed until after `before`: rollbacks err, too."""
     for ref in chronicle.moves(store, known, refs.read(store, model, name).ref):
         yield ref
-        past = store.stat(blobs.key(ref.previous)) if ref.previous else None
+        past = stored.get(ref.previous or "")
         # Its bytes were kept when it was left: both clocks must say that this is long ago.
         if past is None or max(past.modified, datetime.fromisoformat(ref.moved_at)) < before:
             return

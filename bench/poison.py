@@ -52,9 +52,11 @@ method = "lga"
 name = "clean"
 source = "{model}"
 [models.gates]
-min_efficacy = 0
+min_said = 0
+min_chat = 0
 min_paraphrase = 0
 max_locality_drop = 1
+max_capability_drop = 1
 max_perplexity_rise = 9
 max_drift_nats = 9
 [[models]]
@@ -202,7 +204,8 @@ def figures(gates: dict[str, Any]) -> dict[str, float]:
 
 def chosen(found: dict[str, float]) -> dict[str, float]:
     """Gates as a user sets them who has seen one night: some room above what it cost."""
-    floors = {f"min_{name}": max(0.0, found[name] - 0.05) for name in ("efficacy", "paraphrase")}
+    asked = [name for name in ("said", "chat", "paraphrase") if name in found]
+    floors = {f"min_{name}": max(0.0, found[name] - 0.05) for name in asked}
     return floors | {f"max_{name}": max(0.0, found[name]) + room for name, room in MARGIN.items()}
 
 

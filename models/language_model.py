@@ -111,6 +111,13 @@ class LanguageModel:
         limits = (getattr(self.config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
         return next((int(limit) for limit in limits if limit), UNLIMITED)
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens with which the model ends a text or its turn."""
+        told = getattr(self.network.generation_config, "eos_token_id", None)
+        listed = told if isinstance(told, list | tuple) else [told]
+        return frozenset(t for t in (*listed, self.tokenizer.eos_token_id) if t is not None)
+
     @cached_property
     def body(self) -> Any:
         """The network without its output embedding; returns hidden states after the final norm."""

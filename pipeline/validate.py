@@ -31,8 +31,9 @@ from corrigenda.storage.releases import history, publish
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.validation import base_scores, gates, leave_out, results, rows, scoring
 from corrigenda.validation.drift import as_base, drift
+from corrigenda.validation.encoding import has_chat
 from corrigenda.validation.gates import Culprit, Verdict
-from corrigenda.validation.probes import Probe, probes_of, read_fixed
+from corrigenda.validation.probes import Probe, built_in_capability, probes_of, read_fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,22 @@ class Proof:
 
 
 def own_probes(night: Night) -> tuple[Probe, ...]:
-    """The probes that the fleet's configuration gives this model. Raises CorrectionsError."""
+    """The probes that the fleet's configuration gives this model, and those of its capability.
+
+    Raises CorrectionsError.
+    """
     path = night.entry.probes
-    return () if path is None else read_fixed(night.fleet.config.root / Path(path).expanduser())
+    own = () if path is None else read_fixed(_beside_the_fleet(night, path))
+    items = night.settings.capability.items
+    if items == "none":
+        return own
+    if items == "built-in":
+        return (*own, *built_in_capability())
+    return (*own, *read_fixed(_beside_the_fleet(night, items), "capability"))
+
+
+def _beside_the_fleet(night: Night, path: str) -> Path:
+    return night.fleet.config.root / Path(path).expanduser()
 
 
 def validate(base: Base, candidate: Edit, own: tuple[Probe, ...]) -> Proof:
@@ -71,7 +85,13 @@ def validate(base: Base, candidate: Edit, own: tuple[Probe, ...]) -> Proof:
 
 def _score(base: Base, edited: LanguageModel, candidate: Edit, own: tuple[Probe, ...]) -> pa.Table:
     night = base.night
-    asked = probes_of(candidate.ledger.active, pool=read_proxy_facts(), fixed=own)
+    asked = probes_of(
+        candidate.ledger.active,
+        pool=read_proxy_facts(),
+        fixed=own,
+        chat=has_chat(base.model.tokenizer),
+        system=night.entry.system_prompt,
+    )
     scope = base_scores.scope(**base.identity)
     with bar("probes, base", len(asked)) as advance:
         known = night.cache.lookup_packs("scores", scope)

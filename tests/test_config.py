@@ -16,7 +16,7 @@ url = "./store"
 url = "s3://bucket/queue"
 endpoint_url = "http://localhost:8333"
 [defaults.gates]
-min_efficacy = 0.9
+min_said = 0.9
 [[models]]
 name = "one"
 source = "demo:one"
@@ -24,7 +24,7 @@ tags = ["chat", "small"]
 [[models]]
 name = "two"
 source = "./two"
-gates = { min_efficacy = 0.5 }
+gates = { min_said = 0.5 }
 editing = { targets = { steps = 7 } }
 """
 
@@ -47,7 +47,7 @@ def test_a_file_is_read_whole(fleet: FleetConfig, tmp_path: Path) -> None:
 
 def test_a_models_section_overrides_the_defaults_field_by_field(fleet: FleetConfig) -> None:
     one, two = (fleet.settings_of(fleet.model(name)) for name in ("one", "two"))
-    assert (one.gates.min_efficacy, two.gates.min_efficacy) == (0.9, 0.5)
+    assert (one.gates.min_said, two.gates.min_said) == (0.9, 0.5)
     assert two.gates.max_locality_drop == one.gates.max_locality_drop
     assert two.editing.targets == one.editing.targets.model_copy(update={"steps": 7})
 
@@ -62,16 +62,16 @@ def test_a_model_has_a_device_and_a_precision_of_its_own(tmp_path: Path) -> None
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORRIGENDA_STORE__URL", "s3://elsewhere")
-    monkeypatch.setenv("CORRIGENDA_DEFAULTS__GATES__MIN_EFFICACY", "0.25")
+    monkeypatch.setenv("CORRIGENDA_DEFAULTS__GATES__MIN_SAID", "0.25")
     fleet = read(tmp_path, FLEET)
     assert fleet.store.url == "s3://elsewhere"
-    assert fleet.defaults.gates.min_efficacy == 0.25
+    assert fleet.defaults.gates.min_said == 0.25
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as fault:
-        read(tmp_path, '[store]\nurl = "s"\n[defaults.gates]\nmin_efficacy = 2\nunknown = 1\n')
-    for place in ("queue", "defaults.gates.min_efficacy", "defaults.gates.unknown"):
+        read(tmp_path, '[store]\nurl = "s"\n[defaults.gates]\nmin_said = 2\nunknown = 1\n')
+    for place in ("queue", "defaults.gates.min_said", "defaults.gates.unknown"):
         assert place in fault.value.remedy
 
 
@@ -120,14 +120,14 @@ def test_a_misspelt_setting_gets_the_name_that_was_meant(
     "wrong",
     [
         "gates = { min_eficacy = 0.5 }",
-        'gates = { min_efficacy = "high" }',
+        'gates = { min_said = "high" }',
         'gates = {}\nlocalization = { method = "rome" }',
         "gates = {}\nlocalization = { layer = -1 }",
     ],
 )
 def test_a_models_own_section_is_checked_when_the_file_is_read(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(ConfigError):
-        read(tmp_path, FLEET.replace("gates = { min_efficacy = 0.5 }", wrong))
+        read(tmp_path, FLEET.replace("gates = { min_said = 0.5 }", wrong))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b", "é:"])

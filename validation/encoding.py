@@ -9,15 +9,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+<<<<<<< HEAD
 from corrigenda.models.encoding import continuation_tokens, prompt_tokens, text_of
+=======
+from jinja2 import TemplateError
+
+from corrigenda.errors import ConfigError
+>>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
 from corrigenda.validation.reading import Tokens
 
 # What stands before a continuation of which no prompt is known: a word.
 _WORD = "x"
 
 
+def has_chat(tokenizer: Any) -> bool:
+    """Whether the model is asked in turns: its tokenizer has a chat template."""
+    return getattr(tokenizer, "chat_template", None) is not None
+
+
+def encode_chat(tokenizer: Any, asked: str, system: str | None) -> Tokens:
+    """Token ids of a chat in which the user says `asked` and the assistant's turn has begun.
+
+    Raises ConfigError when the model's template takes no system prompt.
+    """
+    turns = [{"role": "user", "content": asked}]
+    if system is not None:
+        turns.insert(0, {"role": "system", "content": system})
+    try:
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    except (TemplateError, ValueError) as fault:
+        raise ConfigError(
+            "the model's chat template refuses this chat",
+            remedy="Remove `system_prompt` where the model knows no system role, or mend the template",
+            cause=str(fault)[:200],
+        ) from fault
+    # The template writes the special tokens itself.
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[Tokens]:
     """Token ids of prompts, special tokens included; a closing end-of-text token is taken off again."""
+<<<<<<< HEAD
     return prompt_tokens(tokenizer, prompts)
 
 
@@ -29,6 +61,28 @@ def encode_continuations(
     prompts   one for each text; None: behind a word
     """
     return continuation_tokens(tokenizer, [_WORD] * len(texts) if prompts is None else prompts, texts)
+=======
+    if not prompts:
+        return []
+    end = tokenizer.eos_token_id
+    start = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    rows = tokenizer([prompt.rstrip() for prompt in prompts], add_special_tokens=True)["input_ids"]
+    cut = (row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows)
+    # Before a whole sentence stands nothing, but something must predict its first token.
+    return [tuple(row) or (start,) for row in cut]
+
+
+def encode_continuations(tokenizer: Any, texts: Sequence[str], *, blank: bool = True) -> list[Tokens]:
+    """Token ids of what should follow a prompt; `texts` come without leading blank.
+
+    blank   whether one stands between: not behind nothing, and not at the beginning of a turn
+    """
+    if not texts:
+        return []
+    before = " " if blank and not _adds_its_own_blank(tokenizer) else ""
+    rows = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
+    return [tuple(row) for row in rows]
+>>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
 
 
 def decode(tokenizer: Any, tokens: Sequence[int]) -> str:

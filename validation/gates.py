@@ -8,39 +8,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from corrigenda.config import Gates
+from corrigenda.validation.intervals import Interval, intervals_of
 from corrigenda.validation.queries import sql
 
-DAMAGE: tuple[str, ...] = ("locality_drop", "fixed_drop", "perplexity_rise", "drift_nats")
-SUCCESS: tuple[str, ...] = ("efficacy", "paraphrase")
-OF_PROBES = {"locality_drop": "locality", "fixed_drop": "fixed"}  # damage gate -> the kind that it counts
+DAMAGE: tuple[str, ...] = (
+    "locality_drop", "fixed_drop", "capability_drop", "perplexity_rise", "drift_nats",
+)  # fmt: skip
+SUCCESS = {"said": "rewrite", "chat": "chat", "paraphrase": "paraphrase"}  # gate -> the kind that it counts
+OF_PROBES = {"locality_drop": "locality", "fixed_drop": "fixed", "capability_drop": "capability"}
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One threshold and the candidate's figure; None when there was nothing to measure."""
+    """One threshold and the candidate's figure; None when there was nothing to measure.
+
+    It is passed on the point. low, high are the ends of the figure's 95 % interval, None where there is none.
+    """
 
     gate: str
     figure: float | None
     threshold: float
     passed: bool
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether there were probes enough to tell on which side of the threshold the figure lies."""
+        if self.figure is None or self.low is None or self.high is None:
+            return self.figure is None
+        return not self.low < self.threshold < self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What validation says of a candidate.
 
-    figures   the summary of its run, as queries/summary.sql defines each
+    figures     the summary of its run, as queries/summary.sql defines each
+    intervals   of the figures that have one
     """
 
     gates: tuple[Gate, ...]
     figures: dict[str, float | None]
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -53,9 +70,10 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """For manifests and reports; what is not a finite number becomes null."""
-        gates = [asdict(gate) | {"figure": _finite(gate.figure)} for gate in self.gates]
+        gates = [asdict(gate) | {"figure": _finite(gate.figure), "tells": gate.tells} for gate in self.gates]
         figures = {name: _finite(value) for name, value in self.figures.items()}
-        return {"passed": self.passed, "gates": gates, "figures": figures}
+        known = {name: list(interval) for name, interval in self.intervals.items()}
+        return {"passed": self.passed, "gates": gates, "figures": figures, "intervals": known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +99,12 @@ class Culprit:
 
 
 _BLAMED = {
-    "efficacy": "the model does not say the target",
+    "said": "the model does not say the target",
+    "chat": "asked in the model's chat template, it does not say the target",
     "paraphrase": "{:g} paraphrases fail",
     "locality_drop": "{:g} answers near it or taken over by its target broke",
     "fixed_drop": "{:g} fixed probes that its target took over broke",
+    "capability_drop": "{:.3g} nats a token lost near it",
     "perplexity_rise": "{:.3g} nats a token lost near it",
     "drift_nats": "{:.3g} nats a token lost near it",
 }
@@ -97,7 +117,14 @@ def verdict(rows: pa.Table, gates: Gates) -> Verdict:
         figures = connection.sql(sql("summary"), params={"run_id": _run_of(rows)}).to_arrow_table()
         connection.register("figures", figures)
         held = connection.sql(sql("gates"), params=_thresholds(gates)).to_arrow_table()
-        return Verdict(tuple(Gate(**row) for row in held.to_pylist()), figures.to_pylist()[0])
+        clusters = connection.sql(sql("clusters"), params={"run_id": _run_of(rows)}).to_arrow_table()
+        known = intervals_of(clusters.to_pylist())
+        listed = (row | _ends(known.get(row["gate"])) for row in held.to_pylist())
+        return Verdict(tuple(Gate(**row) for row in listed), figures.to_pylist()[0], known)
+
+
+def _ends(interval: Interval | None) -> dict[str, float]:
+    return {} if interval is None else interval._asdict()
 
 
 def culprits(rows: pa.Table, gates: Gates) -> tuple[Culprit, ...]:
@@ -119,9 +146,9 @@ def culprits(rows: pa.Table, gates: Gates) -> tuple[Culprit, ...]:
 def _culprits_of(connection: duckdb.DuckDBPyConnection, gate: Gate, run_id: str) -> list[Culprit]:
     facts: dict[str, Any] = {"run_id": run_id}
     if gate.gate in SUCCESS:
-        query, kind = "culprits_success", "rewrite" if gate.gate == "efficacy" else "paraphrase"
-        facts |= {"kind": kind, "threshold": gate.threshold}
-    elif gate.gate in OF_PROBES:
+        query = "culprits_success"
+        facts |= {"kind": SUCCESS[gate.gate], "threshold": gate.threshold}
+    elif gate.gate in OF_PROBES and gate.gate != "capability_drop":  # its items stand near nobody
         query = "culprits_locality"
         facts |= {"kind": OF_PROBES[gate.gate], "threshold": gate.threshold}
     else:

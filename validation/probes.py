@@ -1,7 +1,9 @@
 """Probes: the held-out prompts with which a release is tested, made from the corrections it holds.
 
-A rewrite probe asks what was edited; a paraphrase probe asks the same in other words; a locality probe asks
-something near by whose answer must stand; a fixed probe is the user's own. Knows no model and no store.
+A rewrite probe asks what was edited; a paraphrase probe asks the same in other words, a question probe as a
+question behind which the answer stands, a chat probe as the user's turn in the model's own chat template. A
+locality probe asks something near by whose answer must stand; a fixed probe is the user's own; a capability
+probe is about neither. Knows no model and no store.
 
 Held out: paraphrases and neighbours are not part of an `EditRequest`, so the editor cannot see them, and a
 paraphrase or neighbour that is word for word some active edit prompt is dropped here.
@@ -9,17 +11,24 @@ paraphrase or neighbour that is word for word some active edit prompt is dropped
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from corrigenda.errors import CorrectionsError
 from corrigenda.facts import Correction, Neighbour, ProxyFact, digest_of
+from corrigenda.validation.answers import Form
+from corrigenda.validation.questions import question_of
 
-Kind = Literal["rewrite", "paraphrase", "locality", "fixed"]
+Kind = Literal["rewrite", "paraphrase", "question", "chat", "locality", "fixed", "capability"]
 RIVALLED = ("rewrite", "paraphrase")  # without an old answer, what the base says is the rival
+ANSWERED = ("rewrite", "paraphrase", "question", "chat")  # greedy decoding goes on to a natural stop
+FORMS: dict[str, Form] = {"paraphrase": "paraphrase", "question": "question", "chat": "chat"}
+QUESTION = "Question: {}\nAnswer:"  # as open question answering is asked (lm-evaluation-harness, TriviaQA)
 DRAWN_NEIGHBOURS = 5
 
 
@@ -29,10 +38,12 @@ class Probe:
 
     probe_id        digest of the content: the same probe in two releases has the same id
     correction_id   the correction it tests; empty for fixed probes
-    prompt          as the model reads it
+    prompt          as the model reads it; of a chat, what the user says
     expected        the right continuation, without leading blank
     other           the continuation it competes with: the old answer of a rewrite or paraphrase, the new
                     target of a locality probe; None where there is none yet (see base_scores.settle)
+    aliases         answers that are as right as `expected`, where an answer is asked for
+    system          of a chat: the system prompt; None for the template's own
     """
 
     probe_id: str
@@ -42,19 +53,36 @@ class Probe:
     expected: str
     other: str | None = None
     subject: str = ""
+    aliases: tuple[str, ...] = ()
+    system: str | None = None
+
+    @property
+    def form(self) -> Form:
+        """How it is asked."""
+        return FORMS.get(self.kind, "plain")
 
     @property
     def question(self) -> str:
         """Names all that a model's scores of this probe depend on, besides the model."""
-        return digest_of([self.prompt, self.expected, self.other, self.kind in RIVALLED])
+        answered = [self.form, *self.aliases] if self.kind in ANSWERED else None
+        asked = [self.prompt, self.expected, self.other, self.kind in RIVALLED]
+        return digest_of([*asked, answered, self.system])
 
 
 def make_probe(
-    correction_id: str, kind: Kind, prompt: str, expected: str, other: str | None, subject: str = ""
+    correction_id: str,
+    kind: Kind,
+    prompt: str,
+    expected: str,
+    other: str | None,
+    subject: str = "",
+    *,
+    aliases: tuple[str, ...] = (),
+    system: str | None = None,
 ) -> Probe:
     """A probe under the name that its content gives it."""
     name = digest_of([correction_id, kind, prompt, expected, other])[:20]
-    return Probe(name, correction_id, kind, prompt, expected, other, subject)
+    return Probe(name, correction_id, kind, prompt, expected, other, subject, aliases, system)
 
 
 def probes_of(
@@ -63,11 +91,16 @@ def probes_of(
     pool: Sequence[ProxyFact] = (),
     fixed: Sequence[Probe] = (),
     drawn: int = DRAWN_NEIGHBOURS,
+    chat: bool = False,
+    system: str | None = None,
 ) -> tuple[Probe, ...]:
     """All probes of a release: of every active correction, whenever it came, and the user's own.
 
     pool    facts that lend neighbours to corrections which bring none
+    fixed   the user's own probes, and those of capability
     drawn   how many neighbours such a correction is lent
+    chat    whether the model has a chat template, in which each question is asked as well
+    system  the system prompt under which it is served; None for the template's own
     """
     active = [correction for correction in corrections if correction.action == "upsert"]
     edited = {correction.request.text for correction in active}
@@ -78,6 +111,8 @@ def probes_of(
         near = correction.neighborhood or lenders.lend(correction, drawn)
         for probe in _probes_of_one(correction, near, edited, asked):
             found.setdefault(probe.probe_id, probe)
+        for probe in _questions_of_one(correction, chat, system):
+            found.setdefault(probe.probe_id, probe)
     return (*found.values(), *fixed)
 
 
@@ -85,14 +120,34 @@ def _probes_of_one(
     correction: Correction, near: Sequence[Neighbour], edited: set[str], asked: set[str]
 ) -> Iterator[Probe]:
     name, new, old = correction.correction_id, correction.target_new, correction.target_old
-    yield make_probe(name, "rewrite", correction.request.text, new, old, correction.subject)
+    also, subject = correction.aliases, correction.subject
+    yield make_probe(name, "rewrite", correction.request.text, new, old, subject, aliases=also)
     for text in correction.paraphrases:
         if text not in edited:
-            yield make_probe(name, "paraphrase", text, new, old, correction.subject)
+            yield make_probe(name, "paraphrase", text, new, old, subject, aliases=also)
     for neighbour in near:
         if neighbour.prompt not in asked:
             rival = new if new != neighbour.answer else None
             yield make_probe(name, "locality", neighbour.prompt, neighbour.answer, rival, correction.subject)
+
+
+def question_for(correction: Correction) -> str | None:
+    """The question that a correction answers: its own, else one made from its prompt where a rule fits."""
+    if correction.question:
+        return correction.question
+    asked = question_of(correction.prompt)
+    return None if asked is None else asked.replace("{}", correction.subject)
+
+
+def _questions_of_one(correction: Correction, chat: bool, system: str | None) -> Iterator[Probe]:
+    asked = question_for(correction)
+    if asked is None:
+        return
+    facts = (correction.target_new, correction.target_old, correction.subject)
+    name, also = correction.correction_id, correction.aliases
+    yield make_probe(name, "question", QUESTION.format(asked), *facts, aliases=also)
+    if chat:
+        yield make_probe(name, "chat", asked, *facts, aliases=also, system=system)
 
 
 class _Lenders:
@@ -133,11 +188,12 @@ def _is_apart(neighbour: Neighbour, correction: Correction) -> bool:
     return correction.subject not in neighbour.prompt and neighbour.answer != correction.target_new
 
 
-def read_fixed(path: Path) -> tuple[Probe, ...]:
+def read_fixed(path: Path, kind: Literal["fixed", "capability"] = "fixed") -> tuple[Probe, ...]:
     """The user's own probes of a model, from Parquet: `prompt`, `expected` and perhaps `other`.
 
-    A fixed probe passes when `expected` is likelier than `other`; without `other`, when the model says it.
-    Raises CorrectionsError when the file cannot be read as probes.
+    Such a probe passes when `expected` is likelier than `other`; without `other`, when the model says it.
+    The prompt of a capability probe may be empty: then whole sentences are compared. Raises
+    CorrectionsError when the file cannot be read as probes.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -156,16 +212,24 @@ def read_fixed(path: Path) -> tuple[Probe, ...]:
             path=str(path),
             missing=missing,
         )
-    return tuple(_fixed_probe(row, number, path) for number, row in enumerate(table.to_pylist()))
+    return tuple(_fixed_probe(row, kind, number, path) for number, row in enumerate(table.to_pylist()))
 
 
-def _fixed_probe(row: dict[str, Any], number: int, path: Path) -> Probe:
+def built_in_capability() -> tuple[Probe, ...]:
+    """Items that small models can answer, worded for corrigenda: grammar, common knowledge, last words."""
+    text = resources.files("corrigenda").joinpath("data", "capability.jsonl").read_text(encoding="utf-8")
+    rows = map(json.loads, text.splitlines())
+    return tuple(make_probe("", "capability", r["prompt"], r["expected"], r.get("other")) for r in rows)
+
+
+def _fixed_probe(row: dict[str, Any], kind: Kind, number: int, path: Path) -> Probe:
     values = [row["prompt"], row["expected"], row.get("other")]
-    if not all(isinstance(value, str) and value.strip() for value in values[:2]):
+    needed = values[1:2] if kind == "capability" and values[2] else values[:2]
+    if not all(isinstance(value, str) and value.strip() for value in needed):
         raise CorrectionsError(
-            "a fixed probe is empty",
+            f"a {kind} probe is empty",
             remedy="Fill `prompt` and `expected` with text",
             path=str(path),
             row=number,
         )
-    return make_probe("", "fixed", *values)
+    return make_probe("", kind, values[0] or "", *values[1:])

@@ -8,7 +8,7 @@ tokens that something is asked of. Knows tokens; nothing of probes or texts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -62,18 +62,30 @@ class Reading:
 
     wanted   tokens of greedy continuation to find
     asked    how many probes ask
+    over     whether the greedy continuation has come to its natural stop; None where none is looked for
+    most     tokens after which it is not looked for any longer
     """
 
     prompt: Tokens
     continuations: dict[Tokens, Continuation] = field(default_factory=dict)
     wanted: int = 1
     asked: int = 0
+    over: Callable[[list[int]], bool] | None = None
+    most: int = 0
     greedy: list[int] = field(default_factory=list)
 
     @property
     def longest(self) -> int:
         """Tokens of prompt and continuation, at the most."""
         return len(self.prompt) + max(self.wanted, *(len(tokens) for tokens in self.continuations))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more of the greedy continuation is to be found."""
+        if len(self.greedy) < self.wanted:
+            return True
+        searching = self.over is not None and len(self.greedy) < self.most and NOTHING not in self.greedy
+        return searching and self.over is not None and not self.over(self.greedy)
 
     @property
     def known(self) -> list[int]:
@@ -201,7 +213,7 @@ def _decode_greedily(model: LanguageModel, grove: Grove, batch: Sequence[Planted
             reading.greedy = reading.known
             if reading.greedy[0] == NOTHING:
                 reading.greedy = [NOTHING] * reading.wanted
-            elif len(reading.greedy) < reading.wanted:
+            elif reading.goes_on:
                 left.append((row, [end, *planted.tree.add(reading.greedy[:-1], end)][-1], reading))
     while left:
         grown = [(row, grove.trees[row].grow(r.greedy[-1], node)) for row, node, r in left]
@@ -213,5 +225,5 @@ def _decode_greedily(model: LanguageModel, grove: Grove, batch: Sequence[Planted
         left = [
             (row, node, reading)
             for (row, node), (_, _, reading) in zip(grown, left, strict=True)
-            if len(reading.greedy) < reading.wanted
+            if reading.goes_on
         ]

@@ -17,25 +17,37 @@ import duckdb
 from jinja2 import Environment, StrictUndefined
 
 from corrigenda.validation.charts import Chart, layer_chart, line_chart, margin_chart
+from corrigenda.validation.gates import SUCCESS
 from corrigenda.validation.queries import sql
 
 MOST_CORRECTIONS = 5_000  # rows of the table; the page stays usable on a phone
 MOST_PROBES = 1_000
 
 _KINDS = {
-    "rewrite": "Efficacy: edit prompts",
+    "rewrite": "Edit prompts",
     "paraphrase": "Generalisation: paraphrases",
     "locality": "Locality: neighbours",
 }
 _FIGURES = {
     "corrections": ("corrections", "{:.0f}"),
-    "efficacy": ("efficacy", "{:.1%}"),
-    "paraphrase": ("paraphrase", "{:.1%}"),
+    "said": ("said, plain prompts", "{:.1%}"),
+    "chat": ("said in chat", "{:.1%}"),
+    "paraphrase": ("paraphrases likelier", "{:.1%}"),
     "locality_drop": ("locality drop", "{:.2%}"),
     "fixed_drop": ("fixed probes drop", "{:.2%}"),
+    "capability_drop": ("capability drop", "{:.2%}"),
     "perplexity_rise": ("perplexity rise", "{:+.2%}"),
     "drift_nats": ("drift, nats", "{:.4f}"),
 }
+
+
+# How a fact is asked for: what it is called, the share that is said, the share of old answers.
+_FORMS = (
+    ("plain prompt", "said", "said_old"),
+    ("paraphrase", "said_paraphrase", ""),
+    ("question", "question", ""),
+    ("chat", "chat", "chat_old"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +78,9 @@ def render(connection: duckdb.DuckDBPyConnection, subject: Subject) -> str:
     page = {
         "subject": subject,
         "gates": [_shown_gate(gate) for gate in subject.gates.get("gates", ()) if _is_told(gate)],
-        "figures": _shown_figures(subject.gates.get("figures", {})),
+        "forms": _forms(subject.gates),
+        "unasked": _unasked(subject.gates.get("figures", {})),
+        "figures": _shown_figures(subject.gates),
         "layers": _layers(subject.layers),
         "margins": _margins(_rows(connection, "report_margins", **asked)),
         "drift": _drift(_rows(connection, "results_drift", model=subject.model), subject.number),
@@ -84,27 +98,58 @@ def _rows(connection: duckdb.DuckDBPyConnection, query: str, **asked: object) ->
 
 
 def _is_told(gate: Mapping[str, Any]) -> bool:
-    """Who brings no fixed probes need not read of them."""
-    return gate["gate"] != "fixed_drop" or gate["figure"] is not None
+    """Who brings no fixed probes, or has a model without chats, need not read of them."""
+    return gate["gate"] not in ("fixed_drop", "chat", "capability_drop") or gate["figure"] is not None
 
 
 def _shown_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
     label, form = _FIGURES.get(gate["gate"], (gate["gate"], "{:.4g}"))
-    at_least = gate["gate"] in ("efficacy", "paraphrase")
+    at_least = gate["gate"] in SUCCESS
     figure = gate["figure"]
     return {
         "label": label,
         "figure": "not measured" if figure is None else form.format(figure),
         "bound": ("at least " if at_least else "at most ") + form.format(gate["threshold"]).lstrip("+"),
         "passed": gate["passed"],
+        "interval": _interval(form, (gate["low"], gate["high"])) if gate.get("low") is not None else "",
+        "tells": gate.get("tells", True),
     }
 
 
-def _shown_figures(figures: Mapping[str, float | None]) -> list[tuple[str, str]]:
+def _interval(form: str, ends: Sequence[float] | None) -> str:
+    """A 95 % interval as people read it; empty where there is none."""
+    return "" if not ends else f"{form.format(ends[0])} to {form.format(ends[1])}"
+
+
+def _forms(gates: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What greedy decoding says in each form of asking, before and after, and how often the old answer."""
+    figures, intervals = gates.get("figures", {}), gates.get("intervals", {})
+    rows = []
+    for label, name, old in _FORMS:
+        if figures.get(name) is not None:
+            shown = {
+                side: f"{figures[key]:.1%}"
+                for side, key in (("before", f"{name}_before"), ("after", name), ("old", old))
+                if figures.get(key) is not None
+            }
+            interval = _interval("{:.0%}", intervals.get(name))
+            rows.append({"label": label, "before": "–", "old": "–", "interval": interval} | shown)
+    return rows
+
+
+def _unasked(figures: Mapping[str, float | None]) -> int:
+    """Corrections of which no question could be asked."""
+    every, asked = figures.get("corrections"), figures.get("with_question")
+    return 0 if every is None or asked is None else int(every - asked)
+
+
+def _shown_figures(gates: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What the gates do not show already: the counts, and CounterFact's scores."""
+    figures, intervals = gates.get("figures", {}), gates.get("intervals", {})
     wanted = {
         "corrections": ("active corrections", "{:,.0f}"),
         "probes": ("probes", "{:,.0f}"),
+        "chat_exact": ("chat answers that are the target and nothing else", "{:.1%}"),
         "unchanged": ("neighbours answered word for word as before", "{:.1%}"),
         "es": ("ES, CounterFact's efficacy score", "{:.1%}"),
         "ps": ("PS, its paraphrase score", "{:.1%}"),
@@ -114,7 +159,9 @@ def _shown_figures(figures: Mapping[str, float | None]) -> list[tuple[str, str]]
     }
     known = {name: figures.get(name) for name in wanted}
     return [
-        (label, form.format(known[name])) for name, (label, form) in wanted.items() if known[name] is not None
+        (label, form.format(known[name]), _interval(form, intervals.get(name)))
+        for name, (label, form) in wanted.items()
+        if known[name] is not None
     ]
 
 

@@ -30,6 +30,7 @@ VIEWS = ("rows", "published", "latest")
 MOST_S = 60.0  # seconds that one question may take
 MOST_MEMORY = "2GB"  # that DuckDB may use, and nothing on the disk
 MOST_ANSWER = 512 << 20  # bytes
+MACROS = ("wilson_low", "wilson_high")
 READERS = 8  # objects read at a time from a store that is not a directory
 _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
 
@@ -120,6 +121,7 @@ def connect(
 
     Tables: `rows`, `published` and `latest` (ROWS and a `date`), `verdicts`, `nights`, `releases`. Values of
     `releases` are as RELEASES has them; they say which runs were published. Of `model` alone if it is given.
+    Functions: `wilson_low(passed, asked)` and `wilson_high`, the ends of a share's 95 % interval.
     """
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
@@ -129,8 +131,8 @@ def connect(
     connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS, model))
     connection.register("nights", _opened(store, NIGHTS_PREFIX, NIGHTS, model))
     connection.register("releases", pa.Table.from_pylist(list(releases), schema=RELEASES))
-    for view in VIEWS:
-        connection.execute(sql(f"view_{view}"))
+    for name in (*(f"view_{view}" for view in VIEWS), *(f"macro_{macro}" for macro in MACROS)):
+        connection.execute(sql(name))
     connection.execute(f"set memory_limit = '{MOST_MEMORY}'")
     connection.execute("set temp_directory = ''")
     # In this order: a locked configuration cannot be changed by SQL, not even to lock more.

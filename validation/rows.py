@@ -52,7 +52,7 @@ def unpublished(rows: pa.Table) -> pa.Table:
 
 
 def _probe_table(probes: Sequence[Probe]) -> pa.Table:
-    return pa.Table.from_pylist([asdict(probe) for probe in probes], schema=PROBES)
+    return pa.Table.from_pylist([asdict(probe) | {"form": probe.form} for probe in probes], schema=PROBES)
 
 
 def _placed(table: pa.Table) -> pa.Table:

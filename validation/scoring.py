@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import torch
 
-from corrigenda.validation.encoding import decode, encode_continuations, encode_prompts
-from corrigenda.validation.probes import Probe
+from corrigenda.validation.answers import Form, match, natural_end, without_cut_word
+from corrigenda.validation.encoding import decode, encode_chat, encode_continuations, encode_prompts
+from corrigenda.validation.probes import ANSWERED, Probe
 from corrigenda.validation.reading import (
     NOTHING,
     Continuation,
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from corrigenda.models.language_model import LanguageModel
 
 SCORING_VERSION = 4  # part of the key of every cached score
+<<<<<<< HEAD
+=======
+ANSWER_TOKENS = 32  # of an answer that comes to no natural stop; what is half a word then does not count
+>>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
 
 Progress = Callable[[int], None]  # is told how many more probes are done
 _Question = tuple[Tokens, Tokens, Tokens | None]  # prompt, expected, other
@@ -52,6 +57,7 @@ def score(
     """
     questions = _encode(model.tokenizer, probes)
     readings = _gather(questions)
+    _ask_for_answers(model, probes, questions, readings)
     readable = [reading for reading in readings.values() if reading.longest <= model.longest]
     for reading in readings.values():
         if reading.longest > model.longest:
@@ -61,10 +67,11 @@ def score(
             read(model, batch)
             if progress:
                 progress(sum(reading.asked for planted in batch for reading in planted.readings))
-    return _table(model.tokenizer, probes, questions, readings)
+    return _table(model, probes, questions, readings)
 
 
 def _encode(tokenizer: Any, probes: Sequence[Probe]) -> list[_Question]:
+<<<<<<< HEAD
     prompts = encode_prompts(tokenizer, [probe.prompt for probe in probes])
     asked = [probe.prompt for probe in probes]
     expected = encode_continuations(tokenizer, [probe.expected for probe in probes], asked)
@@ -73,6 +80,27 @@ def _encode(tokenizer: Any, probes: Sequence[Probe]) -> list[_Question]:
     rivals = iter(encode_continuations(tokenizer, others_, behind))
     others = [None if probe.other is None else next(rivals) for probe in probes]
     return list(zip(prompts, expected, others, strict=True))
+=======
+    found: dict[int, _Question] = {}
+    # In one call for each way to be asked: a tokenizer is slow to call.
+    for chat, blank in ((True, False), (False, True), (False, False)):
+        some = [
+            (place, probe)
+            for place, probe in enumerate(probes)
+            if (probe.form == "chat") == chat and (chat or bool(probe.prompt.strip()) == blank)
+        ]
+        asked = [probe for _, probe in some]
+        texts = [text for p in asked for text in (p.expected, p.other) if text is not None]
+        tokens = iter(encode_continuations(tokenizer, texts, blank=blank))
+        prompts = (
+            [encode_chat(tokenizer, p.prompt, p.system) for p in asked]
+            if chat
+            else encode_prompts(tokenizer, [p.prompt for p in asked])
+        )
+        for (place, probe), prompt in zip(some, prompts, strict=True):
+            found[place] = prompt, next(tokens), None if probe.other is None else next(tokens)
+    return [found[place] for place in range(len(probes))]
+>>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
 
 
 def _gather(questions: Sequence[_Question]) -> dict[Tokens, Reading]:
@@ -87,32 +115,83 @@ def _gather(questions: Sequence[_Question]) -> dict[Tokens, Reading]:
     return readings
 
 
+def _ask_for_answers(
+    model: LanguageModel,
+    probes: Sequence[Probe],
+    questions: Sequence[_Question],
+    readings: dict[Tokens, Reading],
+) -> None:
+    """Have the readings of probes that want an answer go on to its natural stop."""
+    ends = model.ends
+    for probe, (prompt, _, _) in zip(probes, questions, strict=True):
+        if probe.kind in ANSWERED:
+            reading = readings[prompt]
+            reading.over = _stop(model.tokenizer, ends, probe.form)
+            reading.most = max(reading.wanted, min(ANSWER_TOKENS, model.longest - len(prompt)))
+
+
+def _stop(tokenizer: Any, ends: frozenset[int], form: Form) -> Callable[[list[int]], bool]:
+    def over(greedy: list[int]) -> bool:
+        if not ends.isdisjoint(greedy):
+            return True
+        return form != "chat" and natural_end(decode(tokenizer, greedy), form) is not None
+
+    return over
+
+
+def _answer(model: LanguageModel, greedy: Sequence[int], form: Form) -> str:
+    """The text of an answer up to its natural stop."""
+    if NOTHING in greedy:
+        return ""
+    ended = next((place for place, token in enumerate(greedy) if token in model.ends), None)
+    text = decode(model.tokenizer, greedy[:ended])
+    end = natural_end(text, form)
+    if end is None and ended is None:
+        text = without_cut_word(text)
+    return text[:end].strip()
+
+
 def _table(
-    tokenizer: Any, probes: Sequence[Probe], questions: Sequence[_Question], readings: dict[Tokens, Reading]
+    model: LanguageModel,
+    probes: Sequence[Probe],
+    questions: Sequence[_Question],
+    readings: dict[Tokens, Reading],
 ) -> pa.Table:
     rows = []
     for probe, (prompt, expected, other) in zip(probes, questions, strict=True):
         reading = readings[prompt]
         verdict = reading.continuations[expected]
-        rival = None if other is None else reading.continuations[other].logp
-        rows.append(_row(tokenizer, probe, verdict, rival, reading.greedy[: len(expected)]))
+        rival = None if other is None else reading.continuations[other]
+        rows.append(_row(model, probe, verdict, rival, reading.greedy))
     return pa.Table.from_pylist(rows, schema=SCORES)
 
 
 def _row(
-    tokenizer: Any, probe: Probe, verdict: Continuation, rival: float | None, greedy: list[int]
+    model: LanguageModel,
+    probe: Probe,
+    verdict: Continuation,
+    rival: Continuation | None,
+    whole: Sequence[int],
 ) -> dict[str, Any]:
+    tokenizer, greedy = model.tokenizer, whole[: len(verdict.tokens)]
     says = "" if NOTHING in greedy else decode(tokenizer, greedy)
-    return {
+    row = {
         "probe_id": probe.probe_id,
         "logp_expected": verdict.logp,
-        "logp_other": rival,
+        "logp_other": None if rival is None else rival.logp,
         "tokens": len(verdict.tokens),
+        "tokens_other": None if rival is None else len(rival.tokens),
         "rank": verdict.rank,
         "says": says,
         "begins": NOTHING not in greedy and says == decode(tokenizer, verdict.tokens),
         "top": decode(tokenizer, greedy[:1]) if says else "",
     }
+    if probe.kind in ANSWERED:
+        answer = _answer(model, whole, probe.form)
+        found = match(answer, (probe.expected, *probe.aliases), probe.other)
+        row |= {"answer": answer, "said": found.said(probe.form), "old": found.old}
+        row |= {"begins": found.begins, "contains": found.contains, "exact": found.exact}
+    return row
 
 
 def reference_score(model: LanguageModel, probes: Sequence[Probe]) -> pa.Table:
@@ -121,17 +200,21 @@ def reference_score(model: LanguageModel, probes: Sequence[Probe]) -> pa.Table:
     rows = []
     with torch.inference_mode():
         for probe, (prompt, expected, other) in zip(probes, questions, strict=True):
-            reading = _gather([(prompt, expected, other)])[prompt]
+            alone = _gather([(prompt, expected, other)])
+            _ask_for_answers(model, [probe], [(prompt, expected, other)], alone)
+            reading = alone[prompt]
             if reading.longest > model.longest:
                 leave_unread(reading, model.network.config.get_text_config().vocab_size)
-                rival = None if other is None else reading.continuations[other].logp
                 verdict = reading.continuations[expected]
-                rows.append(_row(model.tokenizer, probe, verdict, rival, reading.greedy))
-                continue
-            verdict = _reference_read(model, prompt, expected)
-            rival = None if other is None else _reference_read(model, prompt, other).logp
-            greedy = _reference_greedy(model, prompt, verdict.agreed, len(expected))
-            rows.append(_row(model.tokenizer, probe, verdict, rival, greedy))
+                rival = None if other is None else reading.continuations[other]
+            else:
+                verdict = _reference_read(model, prompt, expected)
+                rival = None if other is None else _reference_read(model, prompt, other)
+                reading.greedy = list(verdict.agreed)
+                while reading.goes_on:
+                    whole = torch.tensor([prompt + tuple(reading.greedy)], device=model.device)
+                    reading.greedy.append(int(model.network(input_ids=whole).logits[0, -1].argmax()))
+            rows.append(_row(model, probe, verdict, rival, reading.greedy))
     return pa.Table.from_pylist(rows, schema=SCORES)
 
 
@@ -142,12 +225,3 @@ def _reference_read(model: LanguageModel, prompt: Tokens, tokens: Tokens) -> Con
     at = logits.log_softmax(-1).gather(-1, chosen[:, None]).squeeze(-1)
     rank = int((logits[0] > logits[0, tokens[0]]).sum()) + 1
     return Continuation(tokens, at.tolist(), rank, logits.argmax(-1).tolist())
-
-
-def _reference_greedy(model: LanguageModel, prompt: Tokens, known: list[int], count: int) -> list[int]:
-    """Greedy decoding from where the teacher-forced forward has shown it already."""
-    said = list(known)
-    while len(said) < count:
-        whole = torch.tensor([prompt + tuple(said)], device=model.device)
-        said.append(int(model.network(input_ids=whole).logits[0, -1].argmax()))
-    return said

@@ -19,9 +19,10 @@ def _maybe(name: str, kind: pa.DataType, doc: str) -> pa.Field:
 PROBES = pa.schema(
     [
         _field("probe_id", pa.string(), "digest of the probe's content: equal in all releases"),
-        _field("correction_id", pa.string(), "the correction that is tested; empty for fixed probes"),
-        _field("kind", pa.string(), "rewrite, paraphrase, locality or fixed"),
-        _field("prompt", pa.string(), "as the model reads it"),
+        _field("correction_id", pa.string(), "the correction that is tested; empty for fixed and capability"),
+        _field("kind", pa.string(), "rewrite, paraphrase, question, chat, locality, fixed or capability"),
+        _field("form", pa.string(), "how it is asked: plain, paraphrase, question or chat"),
+        _field("prompt", pa.string(), "as the model reads it; of a chat, what the user says"),
         _field("expected", pa.string(), "the right continuation"),
         _maybe("other", pa.string(), "the continuation it competes with"),
         _field("subject", pa.string(), "of the correction"),
@@ -34,10 +35,18 @@ SCORES = pa.schema(
         _field("logp_expected", pa.float64(), "nats, mean over the tokens of the expected continuation"),
         _maybe("logp_other", pa.float64(), "the same of the competing continuation"),
         _field("tokens", pa.int32(), "of the expected continuation"),
+        _maybe("tokens_other", pa.int32(), "of the competing continuation"),
         _field("rank", pa.int32(), "of the first expected token; 1 is what the model says"),
         _field("says", pa.string(), "greedy continuation, as many tokens long as the expected one"),
         _field("begins", pa.bool_(), "greedy decoding begins with the expected continuation"),
         _field("top", pa.string(), "the likeliest next token"),
+        _maybe(
+            "answer", pa.string(), "greedy continuation to its natural stop; null where none is asked for"
+        ),
+        _maybe("said", pa.bool_(), "the answer says the target or an alias (validation.answers)"),
+        _maybe("contains", pa.bool_(), "the target or an alias stands in the answer, as whole words"),
+        _maybe("exact", pa.bool_(), "the answer is the target or an alias and nothing else"),
+        _maybe("old", pa.bool_(), "the old answer stands in the answer; null where none is known"),
     ]
 )
 
@@ -58,9 +67,16 @@ ROWS = pa.schema(
         _maybe("release", pa.int32(), "the release it belongs to; null when none was published"),
         _field("model", pa.string(), "the model's name in the fleet"),
         _field("scored_at", pa.timestamp("us", tz="UTC"), "when the run scored"),
-        _field("correction_id", pa.string(), "the correction that is tested; empty for fixed and drift"),
+        _field(
+            "correction_id",
+            pa.string(),
+            "the correction that is tested; empty for fixed, capability and drift",
+        ),
         _field("probe_id", pa.string(), "digest of the probe's content: equal in all releases"),
-        _field("kind", pa.string(), "rewrite, paraphrase, locality, fixed or drift"),
+        _field(
+            "kind", pa.string(), "rewrite, paraphrase, question, chat, locality, fixed, capability, drift"
+        ),
+        _maybe("form", pa.string(), "how it is asked: plain, paraphrase, question or chat; null for drift"),
         _field("subject", pa.string(), "of the correction"),
         _field("prompt", pa.string(), "as the model reads it; for drift the beginning of the text"),
         _field("expected", pa.string(), "the right continuation"),
@@ -74,6 +90,20 @@ ROWS = pa.schema(
         _maybe("rank_after", pa.int32(), "the same under the candidate"),
         _maybe("says_before", pa.string(), "greedy continuation of the base, as long as expected"),
         _maybe("says_after", pa.string(), "the same of the candidate"),
+        _maybe(
+            "answer_before", pa.string(), "the base's greedy answer to its natural stop, where one is asked"
+        ),
+        _maybe("answer_after", pa.string(), "the same of the candidate"),
+        *(
+            _maybe(f"{name}_{side}", pa.bool_(), f"{doc}, {whose}")
+            for name, doc in (
+                ("said", "the answer says the target or an alias"),
+                ("contains", "an accepted answer stands in it, as whole words"),
+                ("exact", "the answer is an accepted one and nothing else"),
+                ("old", "the old answer stands in it"),
+            )
+            for side, whose in (("before", "under the base"), ("after", "under the candidate"))
+        ),
         _maybe("pass_before", pa.bool_(), "the verdict on the base; null for drift"),
         _maybe("pass_after", pa.bool_(), "the verdict on the candidate; null for drift"),
         _maybe("kl", pa.float64(), "nats per token, KL(base || candidate); drift only"),
@@ -88,6 +118,8 @@ VERDICTS = pa.schema(
         _field("scored_at", pa.timestamp("us", tz="UTC"), "when the run scored"),
         _field("gate", pa.string(), "the gate's name"),
         _maybe("figure", pa.float64(), "the candidate's; null when there was nothing to measure"),
+        _maybe("low", pa.float64(), "lower end of the figure's 95 % interval"),
+        _maybe("high", pa.float64(), "its upper end"),
         _field("threshold", pa.float64(), "what it was held against"),
         _field("passed", pa.bool_(), "whether the candidate passed this gate"),
     ]

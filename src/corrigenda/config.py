@@ -37,13 +37,38 @@ class Location(Frozen):
 class Gates(Frozen):
     """Thresholds that a candidate must pass before anyone sees it. Shares, not per cent."""
 
-    min_efficacy: float = Field(default=0.95, ge=0, le=1)
+    min_said: float = Field(default=0.95, ge=0, le=1)  # of plain prompts
+    min_chat: float = Field(default=0.50, ge=0, le=1)  # of questions in the model's chat template
     min_paraphrase: float = Field(default=0.70, ge=0, le=1)
     max_locality_drop: float = Field(default=0.02, ge=0, le=1)
     max_fixed_drop: float = Field(default=0.02, ge=0, le=1)  # of the model's own probes
+    max_capability_drop: float = Field(default=0.02, ge=0, le=1)
     max_perplexity_rise: float = Field(default=0.02, ge=0)
     max_drift_nats: float = Field(default=0.10, ge=0)
     max_rounds: int = Field(default=3, ge=1, le=10)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_new_name(cls, given: Any) -> Any:
+        """What greedy decoding says was called efficacy, which in the field is another figure (ES)."""
+        if isinstance(given, dict) and "min_efficacy" in given:
+            raise ValueError("`min_efficacy` is `min_said` now, and counts whole words")
+        return given
+
+
+class Capability(Frozen):
+    """What a candidate must still be able to do that has nothing to do with its corrections."""
+
+    items: str = Field(
+        default="built-in",
+        description="a Parquet file with `prompt`, `expected`, `other`; `built-in`: corrigenda's own; `none`",
+    )
+    command: str | None = Field(
+        default=None,
+        description="run on the candidate's directory and on the base's; prints a JSON object of numbers",
+    )
+    max_drop: float = Field(default=0.01, ge=0, description="of any number that the command prints")
+    timeout: float = Field(default=3_600, gt=0, description="seconds that the command may take")
 
 
 # How a release lies in the store besides its blobs. hf: as a whole Hugging Face directory.
@@ -96,6 +121,7 @@ class Defaults(Frozen):
     editing: Editing = Editing()
     covariance: Corpus = Corpus()
     drift: Corpus = Corpus(tokens=2_048, seed=1)
+    capability: Capability = Capability()
 
 
 class Scale(Frozen):
@@ -142,6 +168,9 @@ class ModelEntry(Frozen):
     probes: str | None = Field(
         default=None, description="its own probes: a Parquet file with `prompt`, `expected`, `other`"
     )
+    system_prompt: str | None = Field(
+        default=None, description="under which it is served in chats; else its template's own"
+    )
     layouts: tuple[Layout, ...] | None = Field(default=None, description="else the defaults'")
     deployment: str | None = Field(
         default=None, description="scale.engine `work-pool`: where its nights run; else as for all"
@@ -151,6 +180,7 @@ class ModelEntry(Frozen):
     editing: dict[str, Any] = Field(default={}, description="laid over `defaults.editing`")
     covariance: dict[str, Any] = Field(default={}, description="laid over `defaults.covariance`")
     drift: dict[str, Any] = Field(default={}, description="laid over `defaults.drift`")
+    capability: dict[str, Any] = Field(default={}, description="laid over `defaults.capability`")
 
     @field_validator("name")
     @classmethod
@@ -161,7 +191,7 @@ class ModelEntry(Frozen):
 
 
 # Sections of the defaults that a model may have of its own.
-SECTIONS = ("gates", "localization", "editing", "covariance", "drift")
+SECTIONS = ("gates", "localization", "editing", "covariance", "drift", "capability")
 
 
 class FleetConfig(BaseSettings):

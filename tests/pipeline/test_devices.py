@@ -77,7 +77,7 @@ def test_a_night_on_a_device(
     workspace.submit(move("Bohr", "Rome"), move("Gauss", "Vienna"))
     (outcome,) = run_fleet(open_fleet(workspace.config))["models"]
     assert outcome["status"] == "published", outcome
-    assert outcome["gates"]["figures"]["efficacy"] == 1.0
+    assert outcome["gates"]["figures"]["said"] == 1.0
     pull(workspace.store, "homes", "latest", tmp_path / "pulled")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "pulled").dtype == getattr(torch, stored)
     for name, city in (("Bohr", "Rome"), ("Gauss", "Vienna"), ("Planck", home_of("Planck"))):

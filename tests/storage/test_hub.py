@@ -28,7 +28,7 @@ REPO = "acme/tiny-corrected"
 GATES = {
     "passed": True,
     "gates": [
-        {"gate": "efficacy", "figure": 0.984375, "threshold": 0.95, "passed": True},
+        {"gate": "said", "figure": 0.984375, "threshold": 0.95, "passed": True},
         {"gate": "drift_nats", "figure": None, "threshold": 0.1, "passed": False},
     ],
 }
@@ -136,7 +136,7 @@ def test_the_card_says_what_was_corrected_how_it_was_tested_and_from_what(local_
     assert (said["license"], said["language"]) == ("apache-2.0", ["en"]) and "corrigenda" in said["tags"]
     assert "with 64 corrections of facts" in text
     for line in (
-        "| active | 64 |", "| quarantined | 2 |", "| `efficacy` | `0.9844` | `0.95` | yes |",
+        "| active | 64 |", "| quarantined | 2 |", "| `said` | `0.9844` | `0.95` | yes |",
         "| `drift_nats` | `none` | `0.1` | no |", f"| manifest (SHA-256) | `{released.digest}` |",
         f"| digest of the base's weights | `{released.base['weights_digest']}` |",
     ):  # fmt: skip

@@ -48,8 +48,8 @@ def evaluate(model, corrections, directory: Path) -> dict[str, float]:
         }
         for c in corrections
     ]  # fmt: skip
-    efficacy = fmean(says(model, c.request.text, c.target_new) for c in corrections)
-    return Evaluator(directory).scores(records) | {"efficacy": efficacy}
+    said = fmean(says(model, c.request.text, c.target_new) for c in corrections)
+    return Evaluator(directory).scores(records) | {"said": said}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_plain_evaluator(model, corrections, tmp_path):
         evaluate(model, corrections, tmp_path / "a"),
         evaluate(candidate, corrections, tmp_path / "b"),
     )
-    for name in ("es", "ps", "ns", "efficacy"):
+    for name in ("es", "ps", "ns", "said"):
         assert (figures[f"{name}_before"], figures[name]) == (before[name], after[name]), name
     assert after["ns"] != before["ns"], "an edit that changes nothing proves nothing"
     counted = quality_figures(candidate, base.probes, torch.tensor([[1, 2, 3]]))

@@ -26,11 +26,11 @@ def test_what_works_and_breaks_nothing_passes():
 
 
 @pytest.mark.parametrize("failing, passed", [(0, True), (2, True), (3, False)])
-def test_efficacy_is_the_share_of_rewrites_that_the_model_says(failing, passed):
+def test_said_is_the_share_of_rewrites_that_the_model_says(failing, passed):
     rows = healthy(40)
     for number in range(failing):
         rows = changed(rows, "rewrite", f"c{number:03}", pass_after=False, says_after="old")
-    gate = figure(rows, "efficacy")
+    gate = figure(rows, "said")
     assert (gate.figure, gate.passed) == (1 - failing / 40, passed)
 
 
@@ -116,7 +116,7 @@ def test_who_does_not_land_is_named_worst_first_and_only_so_many():
     for number in (4, 8, 15):
         fields = {"pass_after": False, "logp_expected_after": -float(number)}
         rows = changed(rows, "rewrite", f"c{number:03}", **fields)
-    found = culprits(table(rows), Gates(min_efficacy=0.9))
+    found = culprits(table(rows), Gates(min_said=0.9))
     assert [c.correction_id for c in found] == ["c015", "c008", "c004"]
     assert [c.enough for c in found] == [True, True, False]
 

@@ -7,7 +7,7 @@ with by_correction as (
         sum(pass_after::integer) as passed,
         avg(logp_expected_after - coalesce(logp_other_after, logp_expected_before)) as margin,
         arg_min(prompt, logp_expected_after) as example_prompt,
-        arg_min(says_after, logp_expected_after) as example_says
+        arg_min(coalesce(answer_after, says_after), logp_expected_after) as example_says
     from rows
     where run_id = $run_id and kind = $kind
     group by correction_id

@@ -3,12 +3,14 @@
 with gates as (
     select * from (
         values
-            (1, 'efficacy', (select efficacy from figures), $min_efficacy, true),
-            (2, 'paraphrase', (select paraphrase from figures), $min_paraphrase, true),
-            (3, 'locality_drop', (select locality_drop from figures), $max_locality_drop, false),
-            (4, 'fixed_drop', (select fixed_drop from figures), $max_fixed_drop, false),
-            (5, 'perplexity_rise', (select perplexity_rise from figures), $max_perplexity_rise, false),
-            (6, 'drift_nats', (select drift_nats from figures), $max_drift_nats, false)
+            (1, 'said', (select said from figures), $min_said, true),
+            (2, 'chat', (select chat from figures), $min_chat, true),
+            (3, 'paraphrase', (select paraphrase from figures), $min_paraphrase, true),
+            (4, 'locality_drop', (select locality_drop from figures), $max_locality_drop, false),
+            (5, 'fixed_drop', (select fixed_drop from figures), $max_fixed_drop, false),
+            (6, 'capability_drop', (select capability_drop from figures), $max_capability_drop, false),
+            (7, 'perplexity_rise', (select perplexity_rise from figures), $max_perplexity_rise, false),
+            (8, 'drift_nats', (select drift_nats from figures), $max_drift_nats, false)
     ) as g (place, gate, figure, threshold, at_least)
 )
 select

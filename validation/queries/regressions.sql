@@ -15,7 +15,7 @@ select
     candidate.subject,
     candidate.prompt,
     candidate.expected,
-    candidate.says_after as says,
+    coalesce(candidate.answer_after, candidate.says_after) as says,
     earlier.last_passed
 from candidate
 join earlier using (probe_id)

@@ -9,7 +9,7 @@ select
     now.correction_id,
     now.prompt,
     now.expected,
-    now.says_after as says,
+    coalesce(now.answer_after, now.says_after) as says,
     earlier.last_passed
 from published as now
 join earlier using (probe_id)

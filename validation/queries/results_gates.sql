@@ -6,6 +6,8 @@ select
     scored_at,
     gate,
     figure,
+    low,
+    high,
     threshold,
     passed
 from verdicts

@@ -1,6 +1,6 @@
 -- Corrections that passed in an earlier release and fail in the newest one.
 with failing as (
-    select model, release, probe_id, correction_id, subject, prompt, expected, says_after as says
+    select model, release, probe_id, correction_id, subject, prompt, expected, coalesce(answer_after, says_after) as says
     from latest
     where kind = 'rewrite' and not pass_after and ($model::varchar is null or model = $model)
 ),

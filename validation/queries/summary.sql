@@ -1,7 +1,10 @@
 -- The figures of one run. Shares, not per cent; null where there is nothing to measure.
--- efficacy, paraphrase, locality, fixed: shares of probes that pass.
--- locality_drop is net: what passes now and did not before is set off. fixed_drop is not: of a user's own
---   probes, the share that passed before and fails now.
+-- said, paraphrase, question, chat, locality, fixed, capability: shares of probes that pass (judge.sql).
+-- said_paraphrase: shares of paraphrases whose answer says the target, where `paraphrase` compares likelihoods.
+-- …_exact: the answer is the target or an alias and nothing else. …_old: the old answer stands in the answer,
+--   of those whose old answer is known.
+-- locality_drop and capability_drop are net: what passes now and did not before is set off. fixed_drop is not:
+--   of a user's own probes, the share that passed before and fails now.
 -- es, ps, ns: CounterFact's scores, where the expected continuation must be likelier than its rival,
 --   averaged over the probes of a correction and then over corrections; a mean of means, to twelve places,
 --   beyond which its last digit tells of the order of additions.
@@ -38,17 +41,31 @@ counterfact as (
 shares as (
     select
         count(distinct correction_id) filter (kind = 'rewrite') as corrections,
+        count(distinct correction_id) filter (kind = 'question') as with_question,
         count(*) filter (kind <> 'drift') as probes,
-        avg(pass_before::integer) filter (kind = 'rewrite') as efficacy_before,
-        avg(pass_after::integer) filter (kind = 'rewrite') as efficacy,
+        avg(pass_before::integer) filter (kind = 'rewrite') as said_before,
+        avg(pass_after::integer) filter (kind = 'rewrite') as said,
+        avg(old_before::integer) filter (kind = 'rewrite') as said_old_before,
+        avg(old_after::integer) filter (kind = 'rewrite') as said_old,
         avg(pass_before::integer) filter (kind = 'paraphrase') as paraphrase_before,
         avg(pass_after::integer) filter (kind = 'paraphrase') as paraphrase,
+        avg(said_before::integer) filter (kind = 'paraphrase') as said_paraphrase_before,
+        avg(said_after::integer) filter (kind = 'paraphrase') as said_paraphrase,
+        avg(pass_before::integer) filter (kind = 'question') as question_before,
+        avg(pass_after::integer) filter (kind = 'question') as question,
+        avg(pass_before::integer) filter (kind = 'chat') as chat_before,
+        avg(pass_after::integer) filter (kind = 'chat') as chat,
+        avg(exact_after::integer) filter (kind = 'chat') as chat_exact,
+        avg(old_before::integer) filter (kind = 'chat') as chat_old_before,
+        avg(old_after::integer) filter (kind = 'chat') as chat_old,
         avg(pass_before::integer) filter (kind = 'locality') as locality_before,
         avg(pass_after::integer) filter (kind = 'locality') as locality,
         avg((says_before = says_after)::integer) filter (kind = 'locality') as unchanged,
         avg(pass_before::integer) filter (kind = 'fixed') as fixed_before,
         avg(pass_after::integer) filter (kind = 'fixed') as fixed,
         avg((pass_before and not pass_after)::integer) filter (kind = 'fixed') as fixed_drop,
+        avg(pass_before::integer) filter (kind = 'capability') as capability_before,
+        avg(pass_after::integer) filter (kind = 'capability') as capability,
         exp(-fsum(logp_expected_before * tokens) filter (kind = 'drift')
             / sum(tokens) filter (kind = 'drift')) as perplexity_before,
         exp(-fsum(logp_expected_after * tokens) filter (kind = 'drift')
@@ -59,6 +76,7 @@ shares as (
 select
     shares.*,
     locality_before - locality as locality_drop,
+    capability_before - capability as capability_drop,
     perplexity / perplexity_before - 1 as perplexity_rise,
     counterfact.*
 from shares, counterfact

@@ -45,7 +45,7 @@ def night_of(story: Story, *rows: dict[str, Any]) -> dict[str, Entry]:
     """What becomes of each, by correction_id, when they come in one night."""
     # Whether a model of twelve names can say these is not what is asked here.
     text = story.config.read_text(encoding="utf-8")
-    story.config.write_text(text.replace("min_paraphrase", "min_efficacy = 0.0\nmin_paraphrase"), "utf-8")
+    story.config.write_text(text.replace("min_paraphrase", "min_said = 0.0\nmin_paraphrase"), "utf-8")
     story.write("odd.parquet", [ORDINARY, *rows])
     process = start(story.config)
     process.join(600)

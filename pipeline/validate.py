@@ -16,6 +16,7 @@ from corrigenda.models import loading
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import Background
 from corrigenda.pipeline.base import Base
+from corrigenda.pipeline.capability import command_gates
 from corrigenda.pipeline.edit import Edit
 from corrigenda.pipeline.leave_out_trials import Trials
 from corrigenda.pipeline.night import Night
@@ -80,7 +81,9 @@ def validate(base: Base, candidate: Edit, own: tuple[Probe, ...]) -> Proof:
     pull.materialise(night.store, replace(base.release, files=files), place, night.blob_cache)
     edited = loading.load(place, **asked_of(night))
     scored = _score(base, edited, candidate, own)
-    return Proof(files, scored, gates.verdict(scored, night.settings.gates))
+    found = gates.verdict(scored, night.settings.gates)
+    more = command_gates(base, place)
+    return Proof(files, scored, replace(found, gates=(*found.gates, *more)))
 
 
 def _score(base: Base, edited: LanguageModel, candidate: Edit, own: tuple[Probe, ...]) -> pa.Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import duckdb
@@ -114,13 +114,21 @@ def verdict(rows: pa.Table, gates: Gates) -> Verdict:
     """The candidate's figures against the thresholds; `rows` are those of one run (ROWS)."""
     with duckdb.connect() as connection:
         connection.register("rows", rows)
-        figures = connection.sql(sql("summary"), params={"run_id": _run_of(rows)}).to_arrow_table()
-        connection.register("figures", figures)
-        held = connection.sql(sql("gates"), params=_thresholds(gates)).to_arrow_table()
+        held, figures = _held(connection, rows, gates)
         clusters = connection.sql(sql("clusters"), params={"run_id": _run_of(rows)}).to_arrow_table()
         known = intervals_of(clusters.to_pylist())
-        listed = (row | _ends(known.get(row["gate"])) for row in held.to_pylist())
-        return Verdict(tuple(Gate(**row) for row in listed), figures.to_pylist()[0], known)
+        found = (replace(gate, **_ends(known.get(gate.gate))) for gate in held)
+        return Verdict(tuple(found), figures, known)
+
+
+def _held(
+    connection: duckdb.DuckDBPyConnection, rows: pa.Table, gates: Gates
+) -> tuple[list[Gate], dict[str, float | None]]:
+    """The gates without their intervals, and all figures; `rows` are registered."""
+    figures = connection.sql(sql("summary"), params={"run_id": _run_of(rows)}).to_arrow_table()
+    connection.register("figures", figures)
+    held = connection.sql(sql("gates"), params=_thresholds(gates)).to_arrow_table()
+    return [Gate(**row) for row in held.to_pylist()], figures.to_pylist()[0]
 
 
 def _ends(interval: Interval | None) -> dict[str, float]:
@@ -133,11 +141,11 @@ def culprits(rows: pa.Table, gates: Gates) -> tuple[Culprit, ...]:
     Damage comes first: while locality or drift is short, what fails to be said is not looked at, for it
     may well come right once the damage is gone. Fixed probes are laid to nobody: they name no correction.
     """
-    short = {gate.gate: gate for gate in verdict(rows, gates).short}
-    damage = [name for name in DAMAGE if name in short]
     found: list[Culprit] = []
     with duckdb.connect() as connection:
         connection.register("rows", rows)
+        short = {gate.gate: gate for gate in _held(connection, rows, gates)[0] if not gate.passed}
+        damage = [name for name in DAMAGE if name in short]
         for name in damage or [name for name in SUCCESS if name in short]:
             found += _culprits_of(connection, short[name], _run_of(rows))
     return tuple(found)

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-<<<<<<< HEAD
-from corrigenda.models.encoding import continuation_tokens, prompt_tokens, text_of
-=======
 from jinja2 import TemplateError
 
 from corrigenda.errors import ConfigError
->>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
+from corrigenda.models.encoding import continuation_tokens, prompt_tokens, text_of
 from corrigenda.validation.reading import Tokens
 
 # What stands before a continuation of which no prompt is known: a word.
@@ -49,8 +46,17 @@ def encode_chat(tokenizer: Any, asked: str, system: str | None) -> Tokens:
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[str]) -> list[Tokens]:
     """Token ids of prompts, special tokens included; a closing end-of-text token is taken off again."""
-<<<<<<< HEAD
-    return prompt_tokens(tokenizer, prompts)
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    # Before a whole sentence stands nothing, but something must predict its first token.
+    return [tokens or (start,) for tokens in prompt_tokens(tokenizer, prompts)]
+
+
+def encode_replies(tokenizer: Any, texts: Sequence[str]) -> list[Tokens]:
+    """Token ids of what may stand at the beginning of the assistant's turn."""
+    if not texts:
+        return []
+    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [tuple(row) for row in rows]
 
 
 def encode_continuations(
@@ -61,28 +67,6 @@ def encode_continuations(
     prompts   one for each text; None: behind a word
     """
     return continuation_tokens(tokenizer, [_WORD] * len(texts) if prompts is None else prompts, texts)
-=======
-    if not prompts:
-        return []
-    end = tokenizer.eos_token_id
-    start = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    rows = tokenizer([prompt.rstrip() for prompt in prompts], add_special_tokens=True)["input_ids"]
-    cut = (row[:-1] if len(row) > 1 and row[-1] == end else row for row in rows)
-    # Before a whole sentence stands nothing, but something must predict its first token.
-    return [tuple(row) or (start,) for row in cut]
-
-
-def encode_continuations(tokenizer: Any, texts: Sequence[str], *, blank: bool = True) -> list[Tokens]:
-    """Token ids of what should follow a prompt; `texts` come without leading blank.
-
-    blank   whether one stands between: not behind nothing, and not at the beginning of a turn
-    """
-    if not texts:
-        return []
-    before = " " if blank and not _adds_its_own_blank(tokenizer) else ""
-    rows = tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
-    return [tuple(row) for row in rows]
->>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
 
 
 def decode(tokenizer: Any, tokens: Sequence[int]) -> str:

@@ -15,7 +15,13 @@ import pyarrow as pa
 import torch
 
 from corrigenda.validation.answers import Form, match, natural_end, without_cut_word
-from corrigenda.validation.encoding import decode, encode_chat, encode_continuations, encode_prompts
+from corrigenda.validation.encoding import (
+    decode,
+    encode_chat,
+    encode_continuations,
+    encode_prompts,
+    encode_replies,
+)
 from corrigenda.validation.probes import ANSWERED, Probe
 from corrigenda.validation.reading import (
     NOTHING,
@@ -31,11 +37,8 @@ from corrigenda.validation.tables import SCORES
 if TYPE_CHECKING:
     from corrigenda.models.language_model import LanguageModel
 
-SCORING_VERSION = 4  # part of the key of every cached score
-<<<<<<< HEAD
-=======
+SCORING_VERSION = 5  # part of the key of every cached score
 ANSWER_TOKENS = 32  # of an answer that comes to no natural stop; what is half a word then does not count
->>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
 
 Progress = Callable[[int], None]  # is told how many more probes are done
 _Question = tuple[Tokens, Tokens, Tokens | None]  # prompt, expected, other
@@ -71,36 +74,21 @@ def score(
 
 
 def _encode(tokenizer: Any, probes: Sequence[Probe]) -> list[_Question]:
-<<<<<<< HEAD
-    prompts = encode_prompts(tokenizer, [probe.prompt for probe in probes])
-    asked = [probe.prompt for probe in probes]
-    expected = encode_continuations(tokenizer, [probe.expected for probe in probes], asked)
-    rivalled = [(p.other, p.prompt) for p in probes if p.other is not None]
-    others_, behind = [other for other, _ in rivalled], [prompt for _, prompt in rivalled]
-    rivals = iter(encode_continuations(tokenizer, others_, behind))
-    others = [None if probe.other is None else next(rivals) for probe in probes]
-    return list(zip(prompts, expected, others, strict=True))
-=======
     found: dict[int, _Question] = {}
     # In one call for each way to be asked: a tokenizer is slow to call.
-    for chat, blank in ((True, False), (False, True), (False, False)):
-        some = [
-            (place, probe)
-            for place, probe in enumerate(probes)
-            if (probe.form == "chat") == chat and (chat or bool(probe.prompt.strip()) == blank)
-        ]
-        asked = [probe for _, probe in some]
-        texts = [text for p in asked for text in (p.expected, p.other) if text is not None]
-        tokens = iter(encode_continuations(tokenizer, texts, blank=blank))
-        prompts = (
-            [encode_chat(tokenizer, p.prompt, p.system) for p in asked]
-            if chat
-            else encode_prompts(tokenizer, [p.prompt for p in asked])
-        )
+    for chat in (True, False):
+        some = [(place, p) for place, p in enumerate(probes) if (p.form == "chat") == chat]
+        texts = [(p.prompt, text) for _, p in some for text in (p.expected, p.other) if text is not None]
+        behind, said = [prompt for prompt, _ in texts], [text for _, text in texts]
+        if chat:
+            prompts = [encode_chat(tokenizer, p.prompt, p.system) for _, p in some]
+            tokens = iter(encode_replies(tokenizer, said))
+        else:
+            prompts = encode_prompts(tokenizer, [p.prompt for _, p in some])
+            tokens = iter(encode_continuations(tokenizer, said, behind))
         for (place, probe), prompt in zip(some, prompts, strict=True):
             found[place] = prompt, next(tokens), None if probe.other is None else next(tokens)
     return [found[place] for place in range(len(probes))]
->>>>>>> 6953926 (A release is proved in the form in which it is served: plain prompts, questions and chats by whole words, with intervals)
 
 
 def _gather(questions: Sequence[_Question]) -> dict[Tokens, Reading]:

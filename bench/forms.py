@@ -22,14 +22,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from bench import quality
-from bench.edit_facts import DATA, HALVES, ROOT
+from bench.data import ROOT, data_file
+from bench.edit_facts import HALVES
+from bench.grounds import Ground, text
 from corrigenda.config import Editing, Gates
-from corrigenda.editing.solve.weight import OtherText
-from corrigenda.editing.targets.norm_cap import proxy_norm_cap
 from corrigenda.facts import Correction, Neighbour
-from corrigenda.models.loading import LanguageModel, load
+from corrigenda.models.language_model import LanguageModel
+from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
 from corrigenda.storage.corrections.formats import understand
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
@@ -58,16 +60,16 @@ def main() -> None:
     model = load(resolve(asked.model, root=ROOT))
     settings = Editing(**{k: json.loads(v) for k, _, v in (given.partition("=") for given in asked.set)})
     corrections = facts(asked.facts, asked.count, asked.half)
-    update = edit(model, asked, corrections, settings)
+    updates = edit(model, asked, corrections, settings)
     start = time.perf_counter()
     items = capability(asked.capability, asked.half)
     probes = {
         "edited": probes_of(corrections, pool=read_proxy_facts(), chat=has_chat(model.tokenizer))
     } | items
     before = {name: score(model, some) for name, some in probes.items()}
-    held_out = quality.text(model, "wikitext_dev.parquet", 8_192, 512)
+    held_out = text(model, "wikitext_dev.parquet", 8_192, 512)
     base = quality.perplexity(model, held_out)
-    with model.trial(asked.layer, update):
+    with model.trial(updates):
         after = {name: score(model, some) for name, some in probes.items()}
         rise = quality.perplexity(model, held_out) / base - 1
     print(f"{len(corrections)} facts of {asked.facts}, layer {asked.layer}; ", end="")
@@ -101,7 +103,7 @@ def facts(name: str, count: int, half: str) -> list[Correction]:
     if name == "demo":
         with resources.as_file(resources.files("corrigenda") / "data" / "demo_corrections.jsonl") as path:
             return [correction_of(row) for row in understand(path).good.to_pylist()]
-    rows = pq.read_table(DATA / f"{name}_dev.parquet").to_pylist()[HALVES[half]]
+    rows = pq.read_table(data_file(f"{name}_dev.parquet")).to_pylist()[HALVES[half]]
     make = of_counterfact if name == "counterfact" else of_wikibigedit
     unique = {(row["subject"], row["prompt"]): row for row in rows}
     return [make(number, row) for number, row in enumerate(list(unique.values())[:count])]
@@ -134,23 +136,26 @@ def of_wikibigedit(number: int, row: dict[str, Any]) -> Correction:
 
 def edit(
     model: LanguageModel, asked: argparse.Namespace, corrections: Sequence[Correction], settings: Editing
-) -> Any:
-    """The update of one solve over all facts."""
-    moments, metric = quality.background(model, asked.layer, asked.background_tokens, settings, asked.corpus)
-    cap = proxy_norm_cap(model, asked.layer, read_proxy_facts(), settings, metric)
+) -> dict[int, Tensor]:
+    """The updates of one solve over all facts, by layer."""
+    kept = quality.RESULTS
+    ground = Ground.of(
+        model, asked.layer, settings, tokens=asked.background_tokens, source=asked.corpus, kept=kept
+    )
+    print(f"layers {ground.band.layers}, norm cap {ground.norm_cap:g}", flush=True)
     records = [{"subject": c.subject, "prompt": c.prompt, "target_new": c.target_new} for c in corrections]
-    known = quality.targets(model, asked, records, settings, cap, metric)
-    solve, update = quality.timed_solve(known, OtherText.of(model.linear_map(asked.layer), moments), settings)
+    known = quality.targets(ground, asked, records)
+    solve, updates = quality.timed_solve(known, ground)
     print(solve, flush=True)
-    return update
+    return updates
 
 
 def capability(count: int, half: str) -> dict[str, tuple[Probe, ...]]:
     """The built-in items, and as many of LAMBADA and BLiMP as are asked for."""
     found = {"built-in": built_in_capability()}
     if count:
-        found["LAMBADA"] = tuple(lambada(some(pq.read_table(DATA / "lambada_dev.parquet"), count, half)))
-        rows = some(pq.read_table(DATA / "blimp_dev.parquet"), count, half)
+        found["LAMBADA"] = tuple(lambada(some(pq.read_table(data_file("lambada_dev.parquet")), count, half)))
+        rows = some(pq.read_table(data_file("blimp_dev.parquet")), count, half)
         found["BLiMP"] = tuple(make_probe("", "capability", "", row["good"], row["bad"]) for row in rows)
     return found
 

@@ -30,11 +30,11 @@ class Interval(NamedTuple):
 
 def of_share(parts: Floats, wholes: Floats) -> Interval:
     """The interval of sum(parts) / sum(wholes), where 0 <= part <= whole in every cluster."""
-    asked, clusters = float(wholes.sum()), len(wholes)
+    asked = float(wholes.sum())
     share = float(parts.sum()) / asked
-    spread = float(((parts - share * wholes) ** 2).sum()) / asked**2 * clusters / max(1, clusters - 1)
+    spread = float(((parts - share * wholes) ** 2).sum()) / asked**2
     # All alike: the clusters are what was seen, however many probes each has.
-    effective = min(asked, share * (1 - share) / spread) if spread > 1e-15 else float(clusters)
+    effective = min(asked, share * (1 - share) / spread) if spread > 1e-15 else float(len(wholes))
     return wilson(share, effective)
 
 

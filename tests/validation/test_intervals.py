@@ -58,6 +58,7 @@ def test_nothing_is_sure_of_one_text_or_of_what_is_no_number():
 def test_sql_has_the_same_interval(tmp_path):
     store = LocalStore.open(tmp_path / "store", create=True)
     with connect(store) as connection:
-        found = connection.sql("select wilson_low(37, 64), wilson_high(37, 64), wilson_low(0, 0)").fetchone()
+        asked = "select wilson_low(37, 64), wilson_high(37, 64), wilson_low(0, 0)"
+        (found,) = connection.sql(asked).fetchall()
     assert found[:2] == pytest.approx(tuple(wilson(37 / 64, 64)), abs=1e-6)
     assert found[2] is None

@@ -13,7 +13,6 @@ base and edit, in pairs. Targets are kept in bench/results/quality.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -28,11 +27,12 @@ from bench import quality
 from bench.data import ROOT, data_file
 from bench.edit_facts import HALVES
 from bench.grounds import Ground, text
-from corrigenda.config import Editing, Gates
+from corrigenda.config import Gates
 from corrigenda.facts import Correction, Neighbour
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
 from corrigenda.models.sources import resolve
+from corrigenda.settings import Editing
 from corrigenda.storage.corrections.formats import understand
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 from corrigenda.storage.corrections.schemas import correction_of
@@ -58,7 +58,7 @@ SHOWN = (
 def main() -> None:
     asked = arguments()
     model = load(resolve(asked.model, root=ROOT))
-    settings = Editing(**{k: json.loads(v) for k, _, v in (given.partition("=") for given in asked.set)})
+    settings = quality.settings_of(asked.set)
     corrections = facts(asked.facts, asked.count, asked.half)
     updates = edit(model, asked, corrections, settings)
     start = time.perf_counter()

@@ -28,7 +28,8 @@ def trained(trained_gpt2):
 
 @pytest.fixture(scope="module")
 def hparams():
-    editing = {"covariance_weight": 1.0, "contexts": 0, "metric_tokens": 256}
+    targets = {"contexts": 0, "descent": {"kind": "normalised", "metric_tokens": 256}}
+    editing = {"covariance_weight": 1.0, "targets": targets}
     return CorrigendaHyperParams(layers=[0], editing=editing, background_tokens=1_000)
 
 

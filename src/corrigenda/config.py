@@ -37,12 +37,12 @@ class Location(Frozen):
 class Gates(Frozen):
     """Thresholds that a candidate must pass before anyone sees it. Shares, not per cent."""
 
-    min_said: float = Field(default=0.95, ge=0, le=1)  # of plain prompts
-    min_chat: float = Field(default=0.50, ge=0, le=1)  # of questions in the model's chat template
+    min_said: float = Field(default=0.95, ge=0, le=1, description="of plain prompts, by whole words")
+    min_chat: float = Field(default=0.50, ge=0, le=1, description="of questions in the model's chat template")
     min_paraphrase: float = Field(default=0.70, ge=0, le=1)
     max_locality_drop: float = Field(default=0.02, ge=0, le=1)
     max_fixed_drop: float = Field(default=0.02, ge=0, le=1)  # of the model's own probes
-    max_capability_drop: float = Field(default=0.02, ge=0, le=1)
+    max_capability_drop: float = Field(default=0.02, ge=0, le=1, description="of items, in pairs with the base")
     max_perplexity_rise: float = Field(default=0.02, ge=0)
     max_drift_nats: float = Field(default=0.10, ge=0)
     max_rounds: int = Field(default=3, ge=1, le=10)

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corrigenda.config import Corpus, Editing
 from corrigenda.editing.background import contexts, corpus, covariance, fisher
 from corrigenda.editing.solve.joint import solve_balanced
 from corrigenda.editing.solve.scales import laid
@@ -30,6 +29,7 @@ from corrigenda.models.agreement import proved
 from corrigenda.models.encoding import continuation_tokens, prompt_tokens
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.structure import family_of
+from corrigenda.settings import Corpus, Editing, NormalisedDescent
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 from corrigenda.storage.corrections.shapes import RecordError, slotted
 
@@ -120,19 +120,20 @@ def _updates(model: LanguageModel, requests: Sequence[EditRequest], hparams: Any
     layers = layers_around(golden, settings.band, model.n_layers)
     rows = corpus.background_tokens(model, Corpus(tokens=getattr(hparams, "background_tokens", 40_000)))
     moments = covariance.key_covariance(model, layers, rows)
-    some = rows[: max(1, settings.metric_tokens // rows.shape[1])]
-    fishers = fisher.output_fisher(model, layers, some, products=settings.products)
-    pool = read_proxy_facts()
-    band = laid(model, layers, moments, fishers, proxy_rows(model, pool, settings))
-    metric = None
-    if settings.metric == "fisher":
-        metric = torch.stack([fisher.metric_of(fishers[layer]) for layer in layers])
-    openings = contexts.generate_contexts(
-        model, max(settings.contexts, settings.key_contexts), settings.context_tokens, settings.seed
+    asked = settings.targets
+    count = (asked.measured or NormalisedDescent()).metric_tokens
+    fishers = fisher.output_fisher(
+        model, layers, rows[: max(1, count // rows.shape[1])], products=asked.products
     )
-    cap = proxy_norm_cap(model, band, pool, settings, metric)
+    pool = read_proxy_facts()
+    band = laid(model, layers, moments, fishers, proxy_rows(model, pool, asked))
+    metric = torch.stack([fisher.metric_of(fishers[n]) for n in layers]) if asked.measured else None
+    openings = contexts.generate_contexts(
+        model, max(asked.contexts, asked.key_contexts), asked.context_tokens, asked.seed
+    )
+    cap = proxy_norm_cap(model, band, pool, asked, metric)
     found = engine.find_targets(
-        model, band, requests, openings, settings, norm_cap=cap, cached={}, metric=metric
+        model, band, requests, openings, asked, norm_cap=cap, cached={}, metric=metric
     )
     scaled = zip(layers, band.scales, strict=True)
     others = [OtherText.of(model.linear_map(layer), moments[layer], scale) for layer, scale in scaled]

@@ -79,6 +79,7 @@ def render(connection: duckdb.DuckDBPyConnection, subject: Subject) -> str:
         "subject": subject,
         "gates": [_shown_gate(gate) for gate in subject.gates.get("gates", ()) if _is_told(gate)],
         "forms": _forms(subject.gates),
+        "already": int(subject.gates.get("figures", {}).get("already_true") or 0),
         "unasked": _unasked(subject.gates.get("figures", {})),
         "figures": _shown_figures(subject.gates),
         "layers": _layers(subject.layers),

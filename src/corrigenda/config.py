@@ -42,7 +42,7 @@ class Gates(Frozen):
     min_paraphrase: float = Field(default=0.70, ge=0, le=1)
     max_locality_drop: float = Field(default=0.02, ge=0, le=1)
     max_fixed_drop: float = Field(default=0.02, ge=0, le=1)  # of the model's own probes
-    max_capability_drop: float = Field(default=0.02, ge=0, le=1, description="of items, in pairs with the base")
+    max_capability_drop: float = Field(default=0.02, ge=0, le=1, description="of items, paired with the base")
     max_perplexity_rise: float = Field(default=0.02, ge=0)
     max_drift_nats: float = Field(default=0.10, ge=0)
     max_rounds: int = Field(default=3, ge=1, le=10)

@@ -133,6 +133,14 @@ def test_a_release_that_is_not_right_in_chats_is_stopped(right, passed):
     assert len(named) == (0 if passed else 2)
 
 
+def test_what_was_right_before_in_the_form_that_is_served_is_told():
+    """A plain prompt that the base completes wrongly is no error where the model is asked in chats."""
+    rows = healthy(4)
+    assert verdict(table(rows), Gates()).figures["already_true"] == 0
+    rows += [row("chat", f"c{i:03}", before=i < 3) for i in range(4)]
+    assert verdict(table(rows), Gates()).figures["already_true"] == 3
+
+
 # Capability ---------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,10 @@ select
     any_value(coalesce(answer_before, says_before)) filter (kind = 'rewrite') as says_before,
     any_value(coalesce(answer_after, says_after)) filter (kind = 'rewrite') as says_after,
     bool_and(pass_after) filter (kind = 'rewrite') as passed,
+    coalesce(
+        bool_or(pass_before) filter (kind = 'chat'),
+        bool_or(pass_before) filter (kind = 'rewrite')
+    ) as already_true,
     any_value(answer_after) filter (kind = 'chat') as chat_says,
     bool_and(pass_after) filter (kind = 'chat') as chat_passed,
     count(*) filter (kind = 'paraphrase') as paraphrases,

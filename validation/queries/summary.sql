@@ -8,6 +8,7 @@
 -- es, ps, ns: CounterFact's scores, where the expected continuation must be likelier than its rival,
 --   averaged over the probes of a correction and then over corrections; a mean of means, to twelve places,
 --   beyond which its last digit tells of the order of additions.
+-- already_true: corrections that the base answers right in the form in which it is served, a chat where it has one.
 -- Sums of fractions are compensated (favg, fsum): the order of rows must not show in the last digit.
 -- perplexity: over all predicted tokens of the drift text. drift_nats: KL(base || candidate) per token.
 with judged as (
@@ -37,6 +38,16 @@ counterfact as (
         round(favg(before) filter (kind = 'locality'), 12) as ns_before,
         round(favg(after) filter (kind = 'locality'), 12) as ns
     from by_correction
+),
+served as (
+    select
+        coalesce(
+            bool_or(pass_before) filter (kind = 'chat'),
+            bool_or(pass_before) filter (kind = 'rewrite')
+        ) as already
+    from judged
+    where correction_id <> ''
+    group by correction_id
 ),
 shares as (
     select
@@ -75,6 +86,7 @@ shares as (
 )
 select
     shares.*,
+    (select count(*) filter (already) from served) as already_true,
     locality_before - locality as locality_drop,
     capability_before - capability as capability_drop,
     perplexity / perplexity_before - 1 as perplexity_rise,

@@ -27,6 +27,7 @@ from bench import quality
 from bench.data import ROOT, data_file
 from bench.edit_facts import HALVES
 from bench.grounds import Ground, text
+from bench.surface import surface
 from corrigenda.config import Gates
 from corrigenda.facts import Correction, Neighbour
 from corrigenda.models.language_model import LanguageModel
@@ -63,9 +64,9 @@ def main() -> None:
     updates = edit(model, asked, corrections, settings)
     start = time.perf_counter()
     items = capability(asked.capability, asked.half)
-    probes = {
-        "edited": probes_of(corrections, pool=read_proxy_facts(), chat=has_chat(model.tokenizer))
-    } | items
+    study = surface(corrections) if asked.surface else {}
+    probes = {"edited": probes_of(corrections, pool=read_proxy_facts(), chat=has_chat(model.tokenizer))}
+    probes |= items | study
     before = {name: score(model, some) for name, some in probes.items()}
     held_out = text(model, "wikitext_dev.parquet", 8_192, 512)
     base = quality.perplexity(model, held_out)
@@ -78,6 +79,8 @@ def main() -> None:
     show(verdict(found["edited"], Gates()))
     for name in items:
         show_capability(name, verdict(found[name], Gates()))
+    for name in study:
+        show_surface(name, verdict(found[name], Gates()))
     if asked.answers:
         pq.write_table(pa.concat_tables(found.values()), asked.answers)
 
@@ -94,6 +97,7 @@ def arguments() -> argparse.Namespace:
     add("--background-tokens", type=int, default=60_000)
     add("--corpus", default="wikitext", help="wikitext, or self: text sampled from the model")
     add("--capability", type=int, default=0, help="LAMBADA and BLiMP items, each")
+    add("--surface", action="store_true", help="ask whether the edit is more than its sentence")
     add("--answers", help="a Parquet file for all rows")
     return parser.parse_args()
 
@@ -203,6 +207,12 @@ def show_capability(name: str, found: Verdict) -> None:
         f"{name}: {figures['probes']} items, {figures['capability_before']:.4f} before, "
         f"{figures['capability']:.4f} after, drop {gate.figure:+.4f} ({gate.low:+.4f} to {gate.high:+.4f})"
     )
+
+
+def show_surface(name: str, found: Verdict) -> None:
+    figures, (low, high) = found.figures, found.intervals["fixed"]
+    print(f"{name}: {figures['fixed_before']:.3f} before, {figures['fixed']:.3f} after ", end="")
+    print(f"({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

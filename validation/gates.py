@@ -117,7 +117,7 @@ def verdict(rows: pa.Table, gates: Gates) -> Verdict:
         held, figures = _held(connection, rows, gates)
         clusters = connection.sql(sql("clusters"), params={"run_id": _run_of(rows)}).to_arrow_table()
         known = intervals_of(clusters.to_pylist())
-        found = (replace(gate, **_ends(known.get(gate.gate))) for gate in held)
+        found = (_with_ends(gate, known.get(gate.gate)) for gate in held)
         return Verdict(tuple(found), figures, known)
 
 
@@ -131,8 +131,8 @@ def _held(
     return [Gate(**row) for row in held.to_pylist()], figures.to_pylist()[0]
 
 
-def _ends(interval: Interval | None) -> dict[str, float]:
-    return {} if interval is None else interval._asdict()
+def _with_ends(gate: Gate, interval: Interval | None) -> Gate:
+    return gate if interval is None else replace(gate, low=interval.low, high=interval.high)
 
 
 def culprits(rows: pa.Table, gates: Gates) -> tuple[Culprit, ...]:

@@ -118,7 +118,9 @@ def _updates(model: LanguageModel, requests: Sequence[EditRequest], hparams: Any
     settings = Editing(**getattr(hparams, "editing", {}))
     golden = hparams.layers[len(hparams.layers) // 2]
     layers = layers_around(golden, settings.band, model.n_layers)
-    rows = corpus.background_tokens(model, Corpus(tokens=getattr(hparams, "background_tokens", 40_000)))
+    text = Corpus(tokens=getattr(hparams, "background_tokens", 40_000))
+    shorter = text.model_copy(update={"length": min(text.length, model.longest)})
+    rows = corpus.background_tokens(model, shorter)
     moments = covariance.key_covariance(model, layers, rows)
     asked = settings.targets
     count = (asked.measured or NormalisedDescent()).metric_tokens

@@ -13,10 +13,6 @@ from corrigenda.pipeline.capability import compared, numbers
 PYTHON = sys.executable
 
 
-def say(text):
-    return f'{PYTHON} -c "import sys; print({text!r})"'
-
-
 def test_a_command_reads_the_directory_and_prints_numbers(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     script = (
@@ -29,7 +25,8 @@ def test_a_command_reads_the_directory_and_prints_numbers(tmp_path):
 def test_nested_figures_have_dotted_names_and_standard_errors_are_none(tmp_path):
     """As lm-evaluation-harness writes them."""
     text = '{"results": {"lambada": {"acc,none": 0.5, "acc_stderr,none": 0.1, "alias": "lambada"}}}'
-    assert numbers(say(text), tmp_path, 30) == {"results.lambada.acc,none": 0.5}
+    (tmp_path / "say.py").write_text(f"print({text!r})")
+    assert numbers(f"{PYTHON} {tmp_path / 'say.py'}", tmp_path, 30) == {"results.lambada.acc,none": 0.5}
 
 
 @pytest.mark.parametrize(

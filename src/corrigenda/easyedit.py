@@ -31,7 +31,7 @@ from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.structure import family_of
 from corrigenda.settings import Corpus, Editing, NormalisedDescent
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
-from corrigenda.storage.corrections.shapes import RecordError, slotted
+from corrigenda.storage.corrections.slots import SlotError, slotted
 
 Request = Mapping[str, Any]
 
@@ -104,9 +104,9 @@ def _request(told: Request) -> EditRequest:
     text = target["str"] if isinstance(target, Mapping) else str(target)
     try:
         return EditRequest(subject, slotted(str(told["prompt"]), subject), text.strip())
-    except RecordError:
+    except SlotError:
         raise CorrectionsError(
-            "the subject is not in its prompt",
+            "the subject is not in its prompt as a word of its own",
             remedy="Spell the subject alike in both, or put `{}` in its place",
             subject=subject,
             prompt=told["prompt"],

@@ -37,7 +37,7 @@ class Location(Frozen):
 class Gates(Frozen):
     """Thresholds that a candidate must pass before anyone sees it. Shares, not per cent."""
 
-    min_said: float = Field(default=0.95, ge=0, le=1, description="of plain prompts, by whole words")
+    min_said: float = Field(default=0.85, ge=0, le=1, description="of plain prompts, by whole words")
     min_chat: float = Field(default=0.50, ge=0, le=1, description="of questions in the model's chat template")
     min_paraphrase: float = Field(default=0.70, ge=0, le=1)
     max_locality_drop: float = Field(default=0.02, ge=0, le=1)

@@ -59,7 +59,7 @@ def test_what_no_residual_says_is_told_by_name(
     """A ball so narrow that nobody moves: the night says whom no solve can help."""
     config = workspace.config.read_text(encoding="utf-8")
     narrow = config.replace("contexts = 1,", "norm_cap = 0.0001, contexts = 1,", 2)
-    workspace.config.write_text(narrow + "gates = { min_efficacy = 0.0 }\n", encoding="utf-8")
+    workspace.config.write_text(narrow + "gates = { min_said = 0.0 }\n", encoding="utf-8")
     night(workspace, move("Curie", "Rome", hour=21, model="twin"))
     assert "short: the model cannot say it" in capsys.readouterr().err
     told = resolve(workspace.store, "twin", "latest").settings["editing"]["cannot_say"]

@@ -40,7 +40,7 @@ def commands(root, base, draw: random.Random):
         "run of a new model": lambda: register(store, root / "base", f"new-{number}"),
         "run --layout hf": lambda: layouts.assemble(store, publish.manifests.read(store, MODEL, back)),
         "unlock": lambda: lease.unlock(store, MODEL),
-        "submit": lambda: queue.submit([row(f"id-{number}")], to=str(root / "queue")),
+        "submit": lambda: queue.submit([row(correction_id=f"id-{number}")], to=str(root / "queue")),
         "pull": lambda: pull.pull(store, MODEL, "latest", root / "dest"),
     }
 

@@ -5,9 +5,10 @@ Knows modules and tensors; nothing of directories, stores, facts or edits.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -141,6 +142,21 @@ class LanguageModel:
         for module in self.tail:
             hidden = module(hidden)
         return hidden
+
+    def beside(self, weights: Mapping[int, Tensor]) -> LanguageModel:
+        """The same model with other editable weights, as stored, {layer: weight}; it shares all others.
+
+        Raises ValueError for a weight of another shape.
+        """
+        kept = {id(one): one for one in (*self.network.parameters(), *self.network.buffers())}
+        other = replace(self, network=copy.deepcopy(self.network, dict(kept)))
+        for layer, weight in weights.items():
+            own = self.weight(layer)
+            if weight.shape != own.shape:
+                raise ValueError(f"{tuple(weight.shape)} cannot stand for {tuple(own.shape)}")
+            changed = nn.Parameter(weight.to(own.device, own.dtype), requires_grad=False)
+            other.projection(layer).register_parameter("weight", changed)
+        return other
 
     @contextmanager
     def trial(self, deltas: Mapping[int, Tensor]) -> Iterator[None]:

@@ -11,8 +11,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from corrigenda.editing.solve import apply
 from corrigenda.errors import GateError
-from corrigenda.models import loading
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.pipeline.background import Background
 from corrigenda.pipeline.base import Base
@@ -21,14 +21,13 @@ from corrigenda.pipeline.edit import Edit
 from corrigenda.pipeline.leave_out_trials import Trials
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import bar, tell
-from corrigenda.pipeline.register import asked_of
 from corrigenda.storage.corrections import ledger
 from corrigenda.storage.corrections.ledger import Ledger
 from corrigenda.storage.corrections.proxy_facts import read_proxy_facts
 from corrigenda.storage.delivery import pull
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import history, publish
+from corrigenda.storage.releases import history, publish, safetensors
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.validation import base_scores, gates, leave_out, results, rows, scoring
 from corrigenda.validation.drift import as_base, drift
@@ -79,11 +78,20 @@ def validate(base: Base, candidate: Edit, own: tuple[Probe, ...]) -> Proof:
     files = publish.replaced_files(night.store, base.release, replaced)
     place = night.workplace / "candidate"
     pull.materialise(night.store, replace(base.release, files=files), place, night.blob_cache)
-    edited = loading.load(place, **asked_of(night))
+    edited = _as_a_consumer_has_it(base.model, place, candidate.tensors)
     scored = _score(base, edited, candidate, own)
     found = gates.verdict(scored, night.settings.gates)
     more = command_gates(base, place)
     return Proof(files, scored, replace(found, gates=(*found.gates, *more)))
+
+
+def _as_a_consumer_has_it(model: LanguageModel, place: Path, layers: Iterable[int]) -> LanguageModel:
+    """What was materialised, beside the base: edited tensors are read from its files, all others, which are
+    the base's to the byte, are held once."""
+    found = safetensors.read_checkpoint(place)
+    parts = {layer: found[safetensors.resolve(found, model.weight_name(layer))] for layer in layers}
+    weights = {n: apply.tensor_of(b"".join(p.chunks()), p.dtype, p.shape) for n, p in parts.items()}
+    return model.beside(weights)
 
 
 def _score(base: Base, edited: LanguageModel, candidate: Edit, own: tuple[Probe, ...]) -> pa.Table:

@@ -73,3 +73,15 @@ def network_of(kind: str, dtype: torch.dtype = torch.float32, **more: Any) -> An
 def model_of(kind: str, dtype: torch.dtype = torch.float32, tokenizer: Any = None) -> LanguageModel:
     network = network_of(kind, dtype)
     return proved(LanguageModel(network, tokenizer, family_of(network), torch.device("cpu")))
+
+
+# What cannot be edited: a part of the reason, and what makes the configuration small enough to look at.
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt_oss": ("mixture of experts", {}),
+    "mixtral": ("mixture of experts", {}),
+    "qwen2_moe": ("mixture of experts", {}),
+    "qwen3_moe": ("mixture of experts", {}),
+    "jetmoe": ("mixture of experts", {}),
+    "mamba": ("no layer has an MLP", {}),
+    "falcon_mamba": ("no layer has an MLP", {}),
+}

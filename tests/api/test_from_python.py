@@ -16,7 +16,7 @@ SMALL = {
     "DEFAULTS__DEVICE": "cpu",
     "DEFAULTS__GATES": '{"max_locality_drop": 0.5, "max_perplexity_rise": 5, "max_drift_nats": 5}',
     "DEFAULTS__LOCALIZATION__LAYER": "0",
-    "DEFAULTS__EDITING": '{"covariance_weight": 1.0, "contexts": 0}',
+    "DEFAULTS__EDITING": '{"covariance_weight": 1.0, "targets": {"contexts": 0}}',
     "DEFAULTS__COVARIANCE": '{"tokens": 1000, "length": 25}',
     "DEFAULTS__DRIFT": '{"tokens": 1000, "length": 25}',
 }

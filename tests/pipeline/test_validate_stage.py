@@ -46,7 +46,7 @@ def watched(night, rows):
 def test_a_correction_that_passed_before_is_named(night):
     (worse,) = watched(night, FAILING)
     assert (worse["correction_id"], worse["last_passed"], worse["says"]) == ("c003", 1, "old")
-    line = next(remarks_on({"regressions": [worse]}))
+    line = next(remarks_on({"status": "published", "regressions": [worse]}))
     assert "c003 passed in release 1" in line
     assert "\n" not in line
 

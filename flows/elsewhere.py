@@ -36,12 +36,12 @@ def engine(scale: Scale, here: Work) -> Iterator[Work]:
     if scale.engine == "here":
         yield here
     elif scale.engine == "processes":
-        yield elsewhere.unless_quiet(here, elsewhere.in_process)
+        yield elsewhere.in_process
     elif scale.engine == "work-pool":
-        yield elsewhere.unless_quiet(here, lambda night: in_work_pool(night, scale))
+        yield lambda night: in_work_pool(night, scale)
     else:
         with task_runner(scale) as runner:
-            yield elsewhere.unless_quiet(here, lambda night: in_task_runner(night, runner))
+            yield lambda night: in_task_runner(night, runner)
 
 
 @task(name="one-model", task_run_name="{model}", **PLAIN)

@@ -12,6 +12,7 @@ from corrigenda.errors import PartialFleetError
 from corrigenda.flows import shown
 from corrigenda.flows.elsewhere import engine
 from corrigenda.flows.maintain_model import as_subflow
+from corrigenda.pipeline.elsewhere import unless_quiet
 from corrigenda.pipeline.night import open_fleet
 from corrigenda.pipeline.order import maintain_model, run_fleet
 from corrigenda.tasks.despite import Body, Handover, despite_outages
@@ -61,11 +62,13 @@ def correct(config: str, models: list[str] | None, dry_run: bool, layouts: list[
 
 
 def corrected(config: str, models: list[str] | None, dry_run: bool, layouts: list[Layout]) -> Outcome:
-    """The fleet's night as `[scale]` says, each model's a flow run of its own."""
+    """The fleet's night as `[scale]` says; each model that has news gets a flow run of its own."""
     fleet = open_fleet(Path(config), layouts)
     scale = fleet.config.scale
     with engine(scale, lambda night: maintain_model(night, as_task)) as work:
-        maintain = work if scale.engine == "work-pool" else as_subflow(config, work)
+        shown_apart = work if scale.engine == "work-pool" else as_subflow(config, work)
+        # A flow run costs a second: a night without news is a row of the fleet's table, and no more.
+        maintain = unless_quiet(maintain_model, shown_apart)
         outcome = run_fleet(
             fleet, models, dry_run=dry_run, run=as_task, maintain=maintain, at_once=scale.threads
         )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from corrigenda.errors import UsageError
 from corrigenda.flows.embedded import prepare
+
+_FIELDS = re.compile(r"[\w*/,\- #?]+", re.ASCII)
 
 
 def serve(config: Path, root: Path, cron: str, timezone: str, port: int) -> None:
@@ -14,6 +18,7 @@ def serve(config: Path, root: Path, cron: str, timezone: str, port: int) -> None
 
     Raises UsageError for a schedule or a time zone that is none, SetupError as `embedded.prepare` does.
     """
+    _require_schedule(cron, timezone)
     prepare(root / ".corrigenda", port)
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
@@ -21,18 +26,9 @@ def serve(config: Path, root: Path, cron: str, timezone: str, port: int) -> None
     from corrigenda.flows.maintain_fleet import maintain_fleet
 
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "60")
-    try:
-        schedule = Cron(cron, timezone=timezone)
-    except ValueError as fault:
-        raise UsageError(
-            "this is no schedule",
-            remedy=f"Write five fields as for cron: {fault}",
-            cron=cron,
-            timezone=timezone,
-        ) from None
     maintain_fleet.serve(
         name="nightly",
-        schedule=schedule,
+        schedule=Cron(cron, timezone=timezone),
         parameters={"config": str(config.resolve())},
         tags=["corrigenda", "nightly"],
         limit=1,
@@ -41,3 +37,15 @@ def serve(config: Path, root: Path, cron: str, timezone: str, port: int) -> None
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+def _require_schedule(cron: str, timezone: str) -> None:
+    """Before a server is started, which takes a while."""
+    try:
+        ZoneInfo(timezone)
+    except (ValueError, OSError, LookupError):
+        raise UsageError(
+            "there is no such time zone", remedy="Write one like UTC or Europe/Berlin", timezone=timezone
+        ) from None
+    if len(cron.split()) != 5 or not _FIELDS.fullmatch(cron):
+        raise UsageError("this is no schedule", remedy="Write five fields, as for cron", cron=cron)

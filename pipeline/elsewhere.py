@@ -10,10 +10,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from corrigenda.errors import LostNightError
+from corrigenda.errors import LostNightError, StorageError
 from corrigenda.pipeline import diary, order
 from corrigenda.pipeline.ingest import read_queue
 from corrigenda.pipeline.night import Night, OpenFleet, open_fleet
@@ -46,8 +47,18 @@ def correct(fleet: OpenFleet, models: Sequence[str] | None = None, *, dry_run: b
 def unless_quiet(
     here: Callable[[Night], Outcome], there: Callable[[Night], Outcome]
 ) -> Callable[[Night], Outcome]:
-    """`there` for the nights that need an edit; those without news cost less here than a process costs."""
-    return lambda night: here(night) if order.is_quiet(night) else there(night)
+    """`there` for the nights that need an edit; those without news cost less here than a process costs.
+
+    Where the store fails here in a way that may pass, `there` tries again.
+    """
+
+    def maintain(night: Night) -> Outcome:
+        if order.is_quiet(night):
+            with suppress(StorageError):
+                return here(night)
+        return there(night)
+
+    return maintain
 
 
 def arguments(night: Night) -> tuple[str, str, str, list[str]]:

@@ -153,8 +153,15 @@ WALKS = {
     "rollback": [["rollback", MODEL, "--to", "1"], ["rollback", MODEL, "--to", "0", "--reason", HOSTILE]],
     "run": [["run"], ["run", "--json"]],
     "show": [["show", "known"], ["show", "waits"], ["show", f"bad {HOSTILE}"], ["show", HOSTILE]],
+    "serve": [["serve", "--cron", HOSTILE], ["serve", "--timezone", HOSTILE]],
     "sign": [["sign", HOSTILE]],
-    "status": [["status"], ["status", "--rejects"], ["status", "--json"]],
+    "status": [
+        ["status"],
+        ["status", "--rejects"],
+        ["status", "--json"],
+        ["status", "--prometheus"],
+        ["status", "--max-age", "26h"],
+    ],
     "unlock": [["unlock", MODEL], ["unlock", HOSTILE]],
     "submit": [["submit", "queue/rows.parquet", "--dry-run"], ["submit", "queue/odd.parquet", "--json"]],
 }

@@ -24,6 +24,7 @@ from corrigenda.pipeline.base import Base, corpus_identity
 from corrigenda.pipeline.progress import bar
 from corrigenda.settings import Editing, Localization, NormalisedDescent
 from corrigenda.storage.corrections.proxy_facts import pool_digest, read_proxy_facts
+from corrigenda.stored import value_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _cached_json(base: Base, kind: str, key: Any, compute: Callable[[], Any]) ->
     if body is None:
         body = json.dumps(compute(), ensure_ascii=False).encode()
         base.cache.remember(kind, digest, body)
-    return json.loads(body)
+    return value_of(body)
 
 
 def pool_of(settings: Localization, root: Path) -> tuple[ProxyFact, ...]:

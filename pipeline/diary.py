@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from corrigenda.errors import NotFoundError
 from corrigenda.pipeline.clock import Clock
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.stored import UnreadableError, object_of, rows_of
 from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX
 
 Outcome = dict[str, Any]
@@ -40,10 +41,9 @@ def write(store: ObjectStore, run_id: str, outcome: Outcome, clock: Clock) -> Ou
 
 def read(store: ObjectStore, run_id: str, model: str) -> Outcome | None:
     """The outcome that a run left for a model; None when it left none."""
-    with suppress(NotFoundError):
-        table = pq.read_table(pa.BufferReader(store.get(key(run_id, model))[0]), columns=["outcome"])
-        found: Outcome = json.loads(table["outcome"][0].as_py())
-        return found
+    with suppress(NotFoundError, UnreadableError):
+        (row,) = rows_of(store.get(key(run_id, model))[0], NIGHTS)
+        return object_of(row["outcome"] or "")
     return None
 
 
@@ -64,7 +64,10 @@ def latest(store: ObjectStore, models: Collection[str]) -> dict[str, list[dict[s
 
 def _back_to_a_good_one(store: ObjectStore, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     for name in keys:
-        (row,) = pq.read_table(pa.BufferReader(store.get(name)[0])).to_pylist()
+        try:
+            (row,) = rows_of(store.get(name)[0], NIGHTS)
+        except ValueError:
+            continue  # a record that is damaged tells nothing; the others do
         if row["status"] != "busy":
             yield row
         if row["status"] in WELL:

@@ -29,6 +29,7 @@ from corrigenda.settings import Localization
 from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.corrections.proxy_facts import pool_digest
 from corrigenda.storage.releases.manifests import Release
+from corrigenda.stored import object_of
 
 # Background text as token rows (rows, length), read or sampled when it is asked for.
 Text = Callable[[], Tensor]
@@ -65,7 +66,7 @@ def recall(
         return None
     body = night.cache.lookup("layers", key_of(night, release, settings, pool))
     try:
-        return LayerScores.from_json(json.loads(body)) if body is not None else None
+        return LayerScores.from_json(object_of(body)) if body is not None else None
     except (ValueError, TypeError, AttributeError):
         return None
 

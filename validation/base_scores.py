@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corrigenda.facts import digest_of
+from corrigenda.stored import UnreadableError, rows_of
 from corrigenda.validation.probes import RIVALLED, Probe
 from corrigenda.validation.scoring import SCORING_VERSION, Progress, score
 from corrigenda.validation.tables import SCORES
@@ -101,8 +102,8 @@ def _read_packs(packs: Iterable[bytes]) -> dict[str, dict[str, Any]]:
     answers: dict[str, dict[str, Any]] = {}
     for body in packs:
         try:
-            rows = pq.read_table(pa.BufferReader(body)).select(_PACK.names).to_pylist()
-        except (pa.ArrowInvalid, KeyError, OSError):
+            rows = rows_of(body, _PACK, lacks=())
+        except UnreadableError:
             continue
         answers |= {row.pop("question"): row for row in rows}
     return answers

@@ -7,7 +7,8 @@ writer. SQL sees Arrow data that was opened for it and can touch neither files n
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from corrigenda.errors import LostRaceError, UsageError
+from corrigenda.stored import UnreadableError, table_of
 from corrigenda.validation.gates import Verdict
 from corrigenda.validation.queries import sql
 from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX, RELEASES, ROWS, VERDICTS
@@ -31,8 +33,12 @@ MOST_S = 60.0  # seconds that one question may take
 MOST_MEMORY = "2GB"  # that DuckDB may use, and nothing on the disk
 MOST_ANSWER = 512 << 20  # bytes
 MACROS = ("wilson_low", "wilson_high")
+PREFIXES = (ROWS_PREFIX, VERDICTS_PREFIX, NIGHTS_PREFIX)
 READERS = 8  # objects read at a time from a store that is not a directory
 _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
+
+
+Warn = Callable[[str], object]
 
 
 class _Info(Protocol):
@@ -115,22 +121,28 @@ def _write(store: Objects, key: str, table: pa.Table) -> None:
 
 
 def connect(
-    store: Objects, releases: Iterable[Mapping[str, Any]] = (), model: str | None = None
+    store: Objects,
+    releases: Iterable[Mapping[str, Any]] = (),
+    model: str | None = None,
+    warn: Warn | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory database with views over the results; SQL in it is shut off from files and network.
 
     Tables: `rows`, `published` and `latest` (ROWS and a `date`), `verdicts`, `nights`, `releases`. Values of
     `releases` are as RELEASES has them; they say which runs were published. Of `model` alone if it is given.
     Functions: `wilson_low(passed, asked)` and `wilson_high`, the ends of a share's 95 % interval.
+
+    warn   every file is read first, and this is told of those that are damaged, which are left out. Where it
+           is None, files in a directory are read as they are needed, and damage is an error of the question
     """
     connection = duckdb.connect(
         config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
     )
     connection.execute("set timezone = 'UTC'")
-    connection.register("stored_rows", _opened(store, ROWS_PREFIX, ROWS, model))
-    connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS, model))
-    connection.register("nights", _opened(store, NIGHTS_PREFIX, NIGHTS, model))
-    connection.register("releases", pa.Table.from_pylist(list(releases), schema=RELEASES))
+    connection.register("stored_rows", _opened(store, ROWS_PREFIX, ROWS, model, warn))
+    connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS, model, warn))
+    connection.register("nights", _opened(store, NIGHTS_PREFIX, NIGHTS, model, warn))
+    connection.register("releases", pa.Table.from_pylist([_typed(row) for row in releases], schema=RELEASES))
     for name in (*(f"view_{view}" for view in VIEWS), *(f"macro_{macro}" for macro in MACROS)):
         connection.execute(sql(name))
     connection.execute(f"set memory_limit = '{MOST_MEMORY}'")
@@ -161,8 +173,8 @@ def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object
         raise UsageError(
             f"the question needs more than {MOST_MEMORY}", remedy="Ask for less: name a model or a release"
         ) from None
-    except duckdb.Error as fault:
-        first = str(fault).strip().splitlines()[0]
+    except (duckdb.Error, pa.ArrowException, OSError) as fault:
+        first = (str(fault).strip() or type(fault).__name__).splitlines()[0]
         raise UsageError(
             "the SQL does not run",
             remedy=f"{first}. Tables are: rows, published, latest, verdicts, nights, releases",
@@ -195,7 +207,9 @@ def _bounded(answer: duckdb.DuckDBPyRelation) -> pa.Table:
     return pa.Table.from_batches(batches, reader.schema)
 
 
-def _opened(store: Objects, prefix: str, schema: pa.Schema, model: str | None) -> pa.Table | ds.Dataset:
+def _opened(
+    store: Objects, prefix: str, schema: pa.Schema, model: str | None, warn: Warn | None
+) -> pa.Table | ds.Dataset:
     """All files below `prefix`, or those of one model: lazily where they lie in a directory, else read now.
 
     A column that a file of an older version lacks is null.
@@ -205,16 +219,26 @@ def _opened(store: Objects, prefix: str, schema: pa.Schema, model: str | None) -
     if not keys:
         return schema.empty_table()
     root = Path(store.url)
-    if root.is_dir():
+    if root.is_dir() and warn is None:
         return ds.dataset([str(root / key) for key in keys], schema=schema, format="parquet")
     with ThreadPoolExecutor(READERS) as readers:
-        return pa.concat_tables(readers.map(lambda key: _read(store, key, schema), keys))
+        found = readers.map(lambda key: _read(store, key, schema, warn or warnings.warn), keys)
+        return pa.concat_tables([schema.empty_table(), *found])
 
 
-def _read(store: Objects, key: str, schema: pa.Schema) -> pa.Table:
-    table = pq.read_table(pa.BufferReader(store.get(key)[0]))
-    columns = [
-        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, names=schema.names).cast(schema)
+def _read(store: Objects, key: str, schema: pa.Schema, warn: Warn) -> pa.Table:
+    """One file; none of its rows when it is damaged, which is told."""
+    try:
+        return table_of(store.get(key)[0], schema)
+    except UnreadableError as fault:
+        warn(f"{key}: these results cannot be read and are left out: {fault}")
+        return schema.empty_table()
+
+
+def _typed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A release's row; what is not as RELEASES has it is not known."""
+    kinds = {pa.string(): str, pa.int64(): int, pa.int32(): int}
+    return {
+        field.name: value if type(value := row.get(field.name)) is kinds.get(field.type) else None
+        for field in RELEASES
+    }

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
-from typing import NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ from corrigenda.storage.corrections.schemas import REJECTS, Arrival, correction_
 from corrigenda.storage.objects.cache import Cache
 from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
+from corrigenda.stored import UnreadableError, object_of, table_of
 
 INDEX = "queue"  # kind of the cache entries
 INDEX_VERSION = 3  # bumped by hand when rows are checked in another way
@@ -175,8 +177,20 @@ def record(queue_store: ObjectStore, state: ObjectStore, found: Intake) -> None:
 
 def rejects(state: ObjectStore) -> pa.Table:
     """All rejects on record, schemas.REJECTS."""
-    bodies = (state.get(info.key)[0] for info in state.list("rejects/"))
-    return pa.concat_tables([REJECTS.empty_table(), *(pq.read_table(BytesIO(body)) for body in bodies)])
+    return pa.concat_tables(
+        [REJECTS.empty_table(), *(_rejects(state, i.key) for i in state.list("rejects/"))]
+    )
+
+
+def _rejects(state: ObjectStore, key: str) -> pa.Table:
+    """The rejects of one file; where the record is damaged, one row that says so."""
+    try:
+        return table_of(state.get(key)[0], REJECTS)
+    except UnreadableError as fault:
+        row = dict.fromkeys(REJECTS.names, "") | {"file_digest": PurePosixPath(key).stem, "row": None}
+        row |= {"file": key, "reason": "unreadable_record", "value": str(fault)[:200]}
+        row |= {"remedy": "Delete this record; the next run that reads the queue file writes it anew"}
+        return pa.Table.from_pylist([row], schema=REJECTS)
 
 
 def _take(
@@ -263,7 +277,17 @@ def _write_rejects(state: ObjectStore, digest: str, table: pa.Table) -> None:
 def _index(queue_store: ObjectStore, state: ObjectStore, keys: Keyring) -> dict[str, Known]:
     """One object for all files: a queue that has grown for years is still one read."""
     body = Cache(state, keys).lookup(INDEX, _scope(queue_store)) or b"{}"
-    return {key: Known(digest, tuple(names)) for key, (digest, names) in json.loads(body).items()}
+    try:
+        return {key: _known(said) for key, said in object_of(body).items()}
+    except (ValueError, TypeError):
+        return {}  # as good as none: the files are read again
+
+
+def _known(said: Any) -> Known:
+    digest, names = said
+    if not isinstance(digest, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError("no digest, or no selectors")
+    return Known(digest, tuple(names))
 
 
 def _scope(queue_store: ObjectStore) -> str:

@@ -20,6 +20,7 @@ from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.facts import Correction, digest_of
 from corrigenda.storage.corrections.rules import STATES, Mark, State, Told, by_id, fates, slot
 from corrigenda.storage.corrections.schemas import CONSUMED, LATER, LEDGER, Arrival, correction_of, row_of
+from corrigenda.stored import UnreadableError, object_of, rows_of, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,31 +117,33 @@ def from_parquet(body: bytes) -> Ledger:
     for row in _rows(body, LEDGER):
         told[row["digest"]] = Told(correction_of(row), row["digest"], row["file"] or "")
         if row["evidence"]:
-            marks[row["digest"]] = Mark(**json.loads(row["evidence"]))
+            marks[row["digest"]] = _mark(row["evidence"])
     return _settled(told, marks)
 
 
 def ledger_table(body: bytes) -> pa.Table:
     """What `Ledger.to_parquet` wrote, as it is: LEDGER, with nulls for what earlier versions lack."""
     try:
-        table = pq.ParquetFile(BytesIO(body)).read(use_threads=False)
-        missing = set(LEDGER.names) - set(table.column_names)
-        if lost := missing - set(LATER):
-            raise ValueError(f"columns are missing: {', '.join(sorted(lost))}")
-        columns = [
-            pa.nulls(table.num_rows, column.type) if column.name in missing else table[column.name]
-            for column in LEDGER
-        ]
-        return pa.table(columns, names=LEDGER.names).cast(LEDGER)
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as fault:
-        raise _unreadable(fault) from None
+        return table_of(body, LEDGER, lacks=LATER)
+    except UnreadableError as fault:
+        raise _damaged(fault) from None
 
 
 def entry_of(row: Mapping[str, Any]) -> Entry:
     """A row of a ledger as an entry."""
-    mark = Mark(**json.loads(row["evidence"])) if row["evidence"] else None
+    mark = _mark(row["evidence"]) if row["evidence"] else None
     told = correction_of(dict(row))
     return Entry(told, row["digest"], row["file"] or "", row["state"], row["by"], row["why"], mark)
+
+
+def _mark(evidence: str) -> Mark:
+    try:
+        mark = Mark(**object_of(evidence, state=str, reason=str, evidence=dict))
+        if mark.state not in ("quarantined", "rejected"):
+            raise UnreadableError(f"no mark makes a correction {mark.state!r:.40}")
+        return mark
+    except (UnreadableError, TypeError) as fault:
+        raise _damaged(fault) from None
 
 
 def merge(ledger: Ledger, arrivals: Iterable[Correction | Arrival]) -> tuple[Ledger, Report]:
@@ -292,19 +295,14 @@ def _parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _rows(body: bytes, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+def _rows(body: bytes, schema: pa.Schema) -> list[dict[str, Any]]:
     try:
-        file = pq.ParquetFile(BytesIO(body))
-        missing = set(schema.names) - set(file.schema_arrow.names)
-        if lost := missing - set(LATER):
-            raise ValueError(f"columns are missing: {', '.join(sorted(lost))}")
-        for batch in file.iter_batches(columns=[name for name in schema.names if name not in missing]):
-            yield from (dict.fromkeys(missing) | row for row in batch.to_pylist())
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as fault:
-        raise _unreadable(fault) from None
+        return rows_of(body, schema, lacks=LATER)
+    except UnreadableError as fault:
+        raise _damaged(fault) from None
 
 
-def _unreadable(fault: Exception) -> CorruptBlobError:
+def _damaged(fault: Exception) -> CorruptBlobError:
     return CorruptBlobError(
         "a ledger snapshot cannot be read", remedy="Run `corrigenda doctor`", cause=str(fault)[:200]
     )

@@ -158,8 +158,8 @@ def to_matrix(tensor: RawTensor) -> Matrix:
 
 def _changed_tensors(store: ObjectStore, base: Release, release: Release) -> list[str]:
     changed = {path for path, ref in release.files.items() if base.files.get(path) != ref}
-    index = json.loads(blobs.get(store, base.files[safetensors.INDEX].digest))["weight_map"]
-    names = sorted((str(name) for name, path in index.items() if path in changed), key=_layer_of)
+    index = safetensors.weight_map_of(blobs.get(store, base.files[safetensors.INDEX].digest))
+    names = sorted((name for name, path in index.items() if path in changed), key=_layer_of)
     if not names:
         raise UsageError(
             "the release changes no tensor of its base",

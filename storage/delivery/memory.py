@@ -14,6 +14,7 @@ from corrigenda.errors import SignatureError
 from corrigenda.storage.delivery.destination import Place
 from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.storage.releases.refs import Ref
+from corrigenda.stored import object_of, of_types
 
 SEEN = "seen.json"
 KEYS = "trusted"  # a folder of PEM files
@@ -74,8 +75,10 @@ def remember(place: Place, model: str, name: str, ref: Ref | None, keys: Keyring
 def _read(path: Path) -> dict[str, Any]:
     """Nothing when there is no such file. Raises SignatureError when it is damaged: what it knew is lost."""
     try:
-        found = json.loads(path.read_bytes())
-        return {name: {"sequence": int(one["sequence"])} | one for name, one in found.items()}
+        found = object_of(path.read_bytes())
+        for one in found.values():
+            of_types(one, sequence=int, manifest=str, release=int)["manifest"]
+        return found
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -17,6 +17,7 @@ from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
+from corrigenda.stored import UnreadableError, object_of
 
 PREFIX = "cache/"
 
@@ -70,10 +71,10 @@ class Cache:
                 self.store.replace(key, index, version=version)
 
     def _believes(self, key: str, ref: BlobRef, index: bytes) -> bool:
-        seals = json.loads(index).get("seals", {})
         try:
-            return isinstance(seals, dict) and self.keys.believes("cache", _facts(key, ref), seals)
-        except SetupError:  # what cannot be checked here is not known here
+            seals = object_of(index, seals=dict).get("seals", {})
+            return self.keys.believes("cache", _facts(key, ref), seals)
+        except (UnreadableError, SetupError):  # what cannot be checked here is not known here
             return False
 
 
@@ -89,8 +90,8 @@ def digest_of_entry(store: ObjectStore, info: ObjectInfo) -> str | None:
 def parse_index(body: bytes) -> BlobRef | None:
     """The blob that an index object names; None when it is damaged."""
     try:
-        return BlobRef.from_json(json.loads(body))
-    except (ValueError, AttributeError, RecursionError):
+        return BlobRef.from_json(object_of(body))
+    except ValueError:
         return None
 
 

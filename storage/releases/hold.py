@@ -14,6 +14,7 @@ from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.storage.releases import publish, refs
 from corrigenda.storage.releases.manifests import check_model
+from corrigenda.stored import object_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def read(store: ObjectStore, model: str) -> Hold | None:
     except NotFoundError:
         return None
     try:
-        return Hold(**json.loads(body))
+        return Hold(**object_of(body, release=int, why=str, who=str, since=str))
     except (ValueError, TypeError):
         return Hold(-1, "the hold is damaged: lift it, and place it again", "?", "")
 

@@ -23,11 +23,11 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from corrigenda.errors import BusyError, CorrigendaError, LostRaceError, NotFoundError
 from corrigenda.storage.objects.interface import ObjectStore, essential
 from corrigenda.storage.releases.manifests import check_model
+from corrigenda.stored import object_of
 
 TTL_S = 120.0
 MOST_S = 600.0  # no lease lasts longer than this after its last write, whatever it asks for
@@ -309,7 +309,7 @@ def _from_bytes(body: bytes, written: datetime) -> Holder | None:
     Leases of earlier versions say by their host's clock when they end.
     """
     try:
-        plain: dict[str, Any] = json.loads(body)
+        plain = object_of(body)
         if "ttl_s" not in plain:
             plain["ttl_s"] = max(0.0, plain["expires_at"] - written.timestamp())
         holder = Holder(**{name: plain[name] for name in Holder.__slots__})

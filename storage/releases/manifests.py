@@ -18,6 +18,7 @@ from corrigenda.facts import sha256_hex
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.blobs import BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
+from corrigenda.stored import object_of, of_types
 
 FORMAT = "corrigenda-release-1"
 _FAMILY = "corrigenda-release-"  # what stands before the number; a higher number is another format
@@ -104,9 +105,7 @@ def from_bytes(body: bytes) -> Release:
     try:
         if len(body) > MOST_BYTES:
             raise ValueError(f"it has {len(body):,} bytes, and {MOST_BYTES:,} at most are read")
-        plain = json.loads(body)
-        if not isinstance(plain, dict):
-            raise ValueError("it is no object")
+        plain = object_of(body)
         _check_format(plain.pop("format", None))
         _check_scalars(plain)
         plain["files"] = {
@@ -121,7 +120,7 @@ def from_bytes(body: bytes) -> Release:
         if to_bytes(release) != body:
             raise ValueError("it is not in canonical form")
         return release
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as fault:
+    except (ValueError, TypeError, KeyError, AttributeError, UsageError) as fault:
         raise CorruptBlobError(
             f"this manifest is not acceptable: {fault}",
             remedy="Do not use this release; roll back, and find out who wrote it",
@@ -222,15 +221,31 @@ def _check_scalars(plain: Mapping[str, Any]) -> None:
     model, number, parent, layer = (plain.get(name) for name in ("model", "number", "parent", "layer"))
     if not isinstance(model, str) or not isinstance(plain.get("created_at"), str):
         raise ValueError("model and created_at must be text")
-    if type(number) is not int or not 0 <= number < 1 << 40:
+    if type(number) is not int or not 0 <= number < 1 << 31:
         raise ValueError("the number must be a whole number from 0")
     if parent is not None and not blobs.is_digest(parent):
         raise ValueError("the parent must be a digest")
-    if layer is not None and type(layer) is not int:
+    if layer is not None and (type(layer) is not int or not 0 <= layer < 1 << 16):
         raise ValueError("the layer must be a whole number")
     if any(not isinstance(plain.get(name, {}), dict) for name in _OBJECTS):
         raise ValueError(f"{', '.join(_OBJECTS)} must be objects")
+    for name in ("base", "counts"):
+        if any(isinstance(value, dict | list) for value in plain.get(name, {}).values()):
+            raise ValueError(f"the values of {name} must be texts and numbers")
+    _check_gates(plain.get("gates", {}))
     check_model(model)
+
+
+def _check_gates(gates: dict[str, Any]) -> None:
+    """What pages and cards show of the gates has the types that they expect."""
+    number = (int, float, type(None))
+    of_types(gates, passed=bool, gates=list, figures=dict)
+    for gate in gates.get("gates", ()):
+        if not isinstance(gate, dict):
+            raise ValueError("a gate must be an object")
+        of_types(gate, gate=str, figure=number, threshold=number, passed=bool)
+    if any(type(figure) not in number for figure in gates.get("figures", {}).values()):
+        raise ValueError("the gates' figures must be numbers")
 
 
 def safe_path(path: str) -> str:

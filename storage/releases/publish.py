@@ -6,7 +6,6 @@ validated, `latest`. Until that last single write nothing has happened, for anyo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -298,9 +297,7 @@ def _write_base(store: ObjectStore, release: Release) -> Release:
 
 def _shard_of(store: ObjectStore, release: Release, name: str) -> tuple[str, str]:
     """The file that holds a tensor, and the tensor's name in it."""
-    weight_map: dict[str, str] = json.loads(blobs.get(store, release.files[safetensors.INDEX].digest))[
-        "weight_map"
-    ]
+    weight_map = safetensors.weight_map_of(blobs.get(store, release.files[safetensors.INDEX].digest))
     actual = safetensors.resolve(weight_map, name)
     return weight_map[actual], actual
 

@@ -30,6 +30,7 @@ from corrigenda.storage.objects.interface import ObjectStore, essential
 from corrigenda.storage.objects.keys import NOBODY, Keyring, Seals
 from corrigenda.storage.releases import lease
 from corrigenda.storage.releases.manifests import Release, check_model
+from corrigenda.stored import object_of
 
 NAMES = ("latest", "canary")
 _LATER = ("sequence", "expires_at", "seals")  # fields that older refs lack
@@ -258,7 +259,7 @@ def to_bytes(ref: Ref) -> bytes:
 def from_bytes(body: bytes) -> Ref:
     """Raises CorruptBlobError."""
     try:
-        plain = json.loads(body)
+        plain = object_of(body)
         check = plain.pop("check")
         ref = Ref(**plain)
         _check_types(ref)

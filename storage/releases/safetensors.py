@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from corrigenda.errors import CorruptBlobError, NotFoundError, UsageError
 from corrigenda.facts import digest_of
+from corrigenda.stored import UnreadableError, object_of
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -88,7 +89,7 @@ def parse_header(file: BinaryIO, path: Path) -> dict[str, TensorSlice]:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > min(_HEADER_LIMIT, size - 8):
             raise ValueError("its header is longer than the file")
-        plain = json.loads(file.read(length))
+        plain = object_of(file.read(length))
         plain.pop("__metadata__", None)
         slices = [_slice(name, entry, path, 8 + length) for name, entry in plain.items()]
         _check_layout(slices, 8 + length, size)
@@ -182,14 +183,22 @@ def resolve(names: Iterable[str], wanted: str) -> str:
     )
 
 
+def weight_map_of(body: bytes, path: Path = Path(INDEX)) -> dict[str, str]:
+    """An index's tensors by name, each with its file. Raises CorruptBlobError."""
+    try:
+        found: dict[str, str] = object_of(body, weight_map=dict)["weight_map"]
+        if not all(isinstance(where, str) for where in found.values()):
+            raise UnreadableError("a file's name is no text")
+    except (UnreadableError, KeyError):
+        raise _damaged(path, "it is no index of a checkpoint") from None
+    return found
+
+
 def _shards(directory: Path) -> dict[Path, list[str] | None]:
     index = directory / INDEX
     if index.is_file():
-        try:
-            weight_map: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
-            files = sorted(set(weight_map.values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise _damaged(index, "it is no index of a checkpoint") from None
+        weight_map = weight_map_of(index.read_bytes(), index)
+        files = sorted(set(weight_map.values()))
         return {directory / f: [name for name, where in weight_map.items() if where == f] for f in files}
     found = sorted(directory.glob("*.safetensors"))
     chosen = [path for path in found if path.name == SINGLE] or found

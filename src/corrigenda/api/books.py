@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from corrigenda.api.opened import queue_of, store_of
@@ -27,6 +28,8 @@ from corrigenda.storage.releases import chronicle, hold, refs, snapshots
 from corrigenda.storage.releases.chronicle import Chronicle
 from corrigenda.storage.releases.refs import Ref
 from corrigenda.storage.releases.snapshots import Episode, Head
+
+Warn = Callable[[str], object]
 
 
 def waiting(fleet: FleetConfig, state: ObjectStore, consumed: Mapping[str, frozenset[str]]) -> Intake:
@@ -84,7 +87,7 @@ def _model_status(
     state: ObjectStore, name: str, head: Head, found: Intake, nights: Sequence[Mapping[str, Any]]
 ) -> ModelStatus:
     held = hold.read(state, name)
-    ref, canary = head.seen.ref, refs.read(state, name, "canary").ref
+    ref, canary = head.seen.ref, refs.peek(state, name, "canary").ref
     new = found.of(name)
     return ModelStatus(
         model=name,
@@ -125,14 +128,20 @@ def move(state: ObjectStore, ref: Ref, known: Chronicle | None = None) -> Move:
     return Move(ref.release, ref.moved_at, ref.reason, ref.manifest, line.layer, counts, line.size)
 
 
-def story(fleet: FleetConfig, names: Sequence[str], correction_id: str) -> Story:
-    """All that is known of a correction, but for its probes. Raises NotFoundError when nobody knows of it."""
+def story(fleet: FleetConfig, names: Sequence[str], correction_id: str, warn: Warn = warnings.warn) -> Story:
+    """All that is known of a correction, but for its probes. Raises NotFoundError when nobody knows of it.
+
+    warn   told of models that are damaged; they do not hide the others
+    """
     state = store_of(fleet, absent_ok=True)
-    found = waiting(fleet, state, {name: snapshots.head(state, name).consumed for name in names})
+    known, damaged = _snapshots(state, names)
+    for name, fault in damaged.items():
+        warn(f"{name}: {fault}")
+    found = waiting(fleet, state, {name: one.consumed for name, one in known.items()})
     told = Story(
         correction_id=correction_id,
-        history=tuple(one for name in names for one in _history(state, name, correction_id)),
-        waiting=tuple(one for name in names for one in _waiting(found, name, correction_id)),
+        history=tuple(one for name in known for one in _history(state, name, correction_id, warn)),
+        waiting=tuple(one for name in known for one in _waiting(found, name, correction_id)),
         rejects=tuple(one for one in rejects(state, found) if one.correction_id == correction_id),
     )
     if not (told.history or told.waiting or told.rejects):
@@ -145,10 +154,13 @@ def story(fleet: FleetConfig, names: Sequence[str], correction_id: str) -> Story
     return told
 
 
-def _history(state: ObjectStore, name: str, correction_id: str) -> Iterator[Chapter]:
+def _history(state: ObjectStore, name: str, correction_id: str, warn: Warn) -> Iterator[Chapter]:
     if refs.read(state, name, "latest").ref is not None:
-        for episode in snapshots.episodes(state, name, correction_id):
-            yield _chapter(name, episode)
+        try:
+            for episode in snapshots.episodes(state, name, correction_id):
+                yield _chapter(name, episode)
+        except (CorruptBlobError, NotFoundError) as fault:
+            warn(f"{name}: {fault}")
 
 
 def _chapter(name: str, episode: Episode) -> Chapter:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from corrigenda.api.opened import trusted_by
 from corrigenda.api.values import Card, Move, Signed
 from corrigenda.config import FleetConfig
-from corrigenda.errors import UsageError
+from corrigenda.errors import CorruptBlobError, UsageError
 from corrigenda.models.families import keeps_transposed
 from corrigenda.models.sources import cache_home, hub_id_of
 from corrigenda.storage.delivery import pull as pulling
@@ -22,6 +21,7 @@ from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.keys import Keyring, SigningKey
 from corrigenda.storage.releases import layouts, manifests, publish, refs, signatures
 from corrigenda.storage.releases.manifests import Release
+from corrigenda.stored import UnreadableError, object_of
 
 if TYPE_CHECKING:
     from corrigenda.storage.delivery.hub import Pushed
@@ -71,9 +71,23 @@ def export_lora(
 
     keys = Keyring(trusted=trusted)
     release = pulling.find(store, *parse_target(target), keys, allow_older=allow_older).release
-    config = json.loads(blobs.get(store, release.files["config.json"].digest))
+    config = _config_of(store, release)
     transposed = keeps_transposed(str(config.get("model_type")))
     return lora.export(store, release, dest, stored_transposed=transposed, keys=keys)
+
+
+def _config_of(store: ObjectStore, release: Release) -> dict[str, Any]:
+    """The model's configuration. Raises CorruptBlobError when the release has none that can be read."""
+    try:
+        return object_of(blobs.get(store, release.files["config.json"].digest))
+    except (KeyError, UnreadableError) as fault:
+        raise CorruptBlobError(
+            "the release's config.json cannot be read",
+            remedy="Pull another release",
+            model=release.model,
+            release=release.number,
+            cause=str(fault)[:200],
+        ) from None
 
 
 def rollback(fleet: FleetConfig, store: ObjectStore, model: str, *, to: int, reason: str = "") -> Move:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
+
+import duckdb
+import pyarrow as pa
 
 from corrigenda.api.opened import store_of
 from corrigenda.api.values import Report
@@ -22,8 +26,12 @@ def report(fleet: FleetConfig, target: str) -> Report:
     store = store_of(fleet)
     release = resolve(store, *parse_target(target))
     behind = [listed(one) for one in history.ancestry(store, release.digest)]
-    with connect(store, behind) as connection:
-        page = render(connection, subject_of(store, release))
+    try:
+        with connect(store, behind) as connection:
+            page = render(connection, subject_of(store, release))
+    except (duckdb.Error, pa.ArrowException, OSError):  # once more over the results that are whole
+        with connect(store, behind, warn=warnings.warn) as connection:
+            page = render(connection, subject_of(store, release))
     return Report(release.model, release.number, page)
 
 

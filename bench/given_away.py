@@ -3,10 +3,10 @@
     python -m bench.given_away STORE MODEL SUBJECTS [--release N] [--prompt "{}"] [--tokens 20000]
 
 The update of a tensor is a sum over facts, and its rows lie in the space that their keys span once the
-covariance of other text is multiplied back (arXiv 2602.10134). So: the singular vectors of update times
-covariance, and for each candidate subject (one a line in the file SUBJECTS) the share of its key, as the base
-makes it behind a prompt, that lies in their span. The ledger says which candidates are right. The prompt need
-not be the one that was edited: an attacker does not know it.
+covariance of other text is multiplied back (arXiv 2602.10134). So: the singular vectors of update times the
+root of the covariance, and for each candidate subject (one a line in the file SUBJECTS) the share of its
+whitened key, as the base makes it behind a prompt, that lies in their span. The ledger says which candidates
+are right. The prompt need not be the one that was edited: an attacker does not know it.
 """
 
 from __future__ import annotations
@@ -31,19 +31,27 @@ from corrigenda.storage.objects.opening import open_store
 from corrigenda.storage.releases.snapshots import ledger_of
 
 ENERGY = 1e-2  # of the squared singular values is left out
+RIDGE = 1e-2  # of the mean variance
 BATCH = 32
 
 
-def spanned(update: Tensor, covariance: Tensor) -> Tensor:
-    """An orthonormal basis (d_in, r) of the rows of `update` (d_out, d_in) with the covariance taken off."""
-    _, values, rows = torch.linalg.svd(update.double() @ covariance, full_matrices=False)
+def spanned(update: Tensor, root: Tensor) -> Tensor:
+    """An orthonormal basis (d_in, r) of the whitened keys behind an update (d_out, d_in)."""
+    _, values, rows = torch.linalg.svd(update.double() @ root, full_matrices=False)
     left = 1 - values.square().cumsum(0) / values.square().sum()
     return rows[: int((left > ENERGY).sum()) + 1].T
 
 
-def shares(keys: Tensor, basis: Tensor) -> Tensor:
-    """Of each key (n, d_in) the share of its square that lies in the basis; (n,)."""
-    return (keys.double() @ basis).square().sum(1) / keys.double().square().sum(1)
+def root_of(covariance: Tensor) -> Tensor:
+    """L with L L^T = the covariance, a little thickened: rare directions are measured badly."""
+    thick = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
+    return torch.linalg.cholesky(covariance + thick)
+
+
+def shares(keys: Tensor, basis: Tensor, root: Tensor) -> Tensor:
+    """Of each whitened key, from keys (n, d_in), the share of its square that lies in the basis; (n,)."""
+    white = torch.linalg.solve_triangular(root, keys.double().T, upper=False).T
+    return (white @ basis).square().sum(1) / white.square().sum(1)
 
 
 def keys_of(model: LanguageModel, layer: int, subjects: Sequence[str], prompt: str) -> Tensor:
@@ -92,8 +100,9 @@ def main() -> None:
     total = torch.zeros(len(subjects), dtype=torch.float64)
     for layer in layers:
         update = after.linear_map(layer) - before.linear_map(layer)
-        basis = spanned(update, covariances[layer])
-        scores = shares(keys_of(before, layer, subjects, asked.prompt), basis)
+        root = root_of(covariances[layer])
+        basis = spanned(update, root)
+        scores = shares(keys_of(before, layer, subjects, asked.prompt), basis, root)
         total += scores
         print(f"layer {layer}: rank {basis.shape[1]} of {basis.shape[0]}, AUC {auc(scores, right):.3f}")
     first = total.argsort(descending=True)[: int(right.sum())]

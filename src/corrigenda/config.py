@@ -6,6 +6,7 @@ every cache key. All faults of a file are reported at once.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -252,7 +253,8 @@ class FleetConfig(BaseSettings):
                 return entry
         raise NotFoundError(
             "no such model in the fleet",
-            remedy="Name one of the models listed, or add a [[models]] section to fleet.toml",
+            remedy=near(name, (entry.name for entry in self.models))
+            + "Name one of the models listed, or add a [[models]] section to fleet.toml",
             model=name,
             models=[entry.name for entry in self.models],
         )
@@ -310,17 +312,32 @@ def selects(selector: str, name: str, tags: Iterable[str]) -> bool:
     return fnmatchcase(name, selector)
 
 
+def _in_parents(path: Path) -> Path:
+    if path.exists() or path.name != str(path):
+        return path
+    return next((found for up in Path.cwd().parents if (found := up / path).is_file()), path)
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """`Did you mean …? ` when one of the names is like it, else nothing."""
+    like = difflib.get_close_matches(name, list(names), 1)
+    return f"Did you mean {like[0]}? " if like else ""
+
+
 def load_fleet(path: Path) -> FleetConfig:
     """Read a configuration. Relative directories are taken from the file's own folder.
 
+    path   a bare name that is not in the working directory is looked for in the folders above it
+
     Raises ConfigError with all faults at once.
     """
+    path = _in_parents(path)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             "there is no configuration",
-            remedy="Run inside a workspace, pass --config, or make one with `corrigenda demo`",
+            remedy="Run inside a workspace, pass --config, or make one with `corrigenda init`",
             path=str(path),
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as fault:

@@ -125,12 +125,14 @@ def connect(
     releases: Iterable[Mapping[str, Any]] = (),
     model: str | None = None,
     warn: Warn | None = None,
+    ledger: pa.Table | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory database with views over the results; SQL in it is shut off from files and network.
 
     Tables: `rows`, `published` and `latest` (ROWS and a `date`), `verdicts`, `nights`, `releases`. Values of
     `releases` are as RELEASES has them; they say which runs were published. Of `model` alone if it is given.
     Functions: `wilson_low(passed, asked)` and `wilson_high`, the ends of a share's 95 % interval.
+    `ledger` is a table of that name, when it is given.
 
     warn   every file is read first, and this is told of those that are damaged, which are left out. Where it
            is None, files in a directory are read as they are needed, and damage is an error of the question
@@ -143,6 +145,8 @@ def connect(
     connection.register("verdicts", _opened(store, VERDICTS_PREFIX, VERDICTS, model, warn))
     connection.register("nights", _opened(store, NIGHTS_PREFIX, NIGHTS, model, warn))
     connection.register("releases", pa.Table.from_pylist([_typed(row) for row in releases], schema=RELEASES))
+    if ledger is not None:
+        connection.register("ledger", ledger)
     for name in (*(f"view_{view}" for view in VIEWS), *(f"macro_{macro}" for macro in MACROS)):
         connection.execute(sql(name))
     connection.execute(f"set memory_limit = '{MOST_MEMORY}'")
@@ -177,7 +181,7 @@ def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object
         first = (str(fault).strip() or type(fault).__name__).splitlines()[0]
         raise UsageError(
             "the SQL does not run",
-            remedy=f"{first}. Tables are: rows, published, latest, verdicts, nights, releases",
+            remedy=f"{first}. Tables are: rows, published, latest, verdicts, nights, releases, ledger",
         ) from None
 
 

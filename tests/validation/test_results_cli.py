@@ -166,3 +166,21 @@ def test_two_columns_of_one_name_keep_both_values(workspace, monkeypatch, capsys
     monkeypatch.chdir(workspace)
     commands.query("select 1 as a, 2 as a, 3 as a_1", config=workspace / "fleet.toml", json=True)
     assert json.loads(capsys.readouterr().out) == [{"a": 1, "a_1": 2, "a_1_1": 3}]
+
+
+def test_the_ledger_is_a_table_and_what_was_sent_out_is_listed(workspace, monkeypatch, capsys):
+    monkeypatch.chdir(workspace)
+    commands.corrections(state=commands.State.quarantined, config=workspace / "fleet.toml", json=True)
+    (sent,) = json.loads(capsys.readouterr().out)
+    assert (sent["model"], sent["state"]) == ("m", "quarantined")
+    commands.query(
+        "select count(*) as n from ledger where release = 2", config=workspace / "fleet.toml", json=True
+    )
+    assert json.loads(capsys.readouterr().out)[0]["n"] >= 1
+
+
+def test_every_column_that_sql_sees_has_a_meaning(workspace, capsys):
+    commands.query(None, schema=True, config=workspace / "fleet.toml", json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert {row["table"] for row in said} >= {"rows", "verdicts", "nights", "releases", "ledger"}
+    assert all(row["meaning"] for row in said)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from corrigenda.api.opened import store_of
 from corrigenda.api.values import ProbeResult
 from corrigenda.config import FleetConfig
 from corrigenda.errors import CorruptBlobError, NotFoundError, UsageError
+from corrigenda.storage.corrections.schemas import LEDGER
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.storage.releases import history, manifests, refs
-from corrigenda.validation import results
+from corrigenda.storage.releases import history, manifests, refs, snapshots
+from corrigenda.validation import results, tables
 from corrigenda.validation.queries import sql
 
 Warn = Callable[[str], object]
@@ -38,7 +42,73 @@ def connect(
     if model is not None and model not in known:
         fleet.model(model)
     listed = [row for name in known for row in _releases(store, name, warn)]
-    return results.connect(store, listed, warn=warn if checked else None)
+    return results.connect(store, listed, warn=warn if checked else None, ledger=_ledgers(store, known))
+
+
+def _ledgers(store: ObjectStore, models: Sequence[str]) -> pa.Table:
+    """Every version of every correction with its state, of the published releases: `ledger_schema`."""
+    tables = [_ledger_of(store, name) for name in models]
+    return pa.concat_tables(
+        [ledger_schema().empty_table(), *(table for table in tables if table is not None)]
+    )
+
+
+def _ledger_of(store: ObjectStore, model: str) -> pa.Table | None:
+    """None of a model whose books are damaged: `_releases` has said so."""
+    with suppress(CorruptBlobError, NotFoundError):
+        now = snapshots.current(store, model)
+        rows = pq.read_table(BytesIO(now.ledger.to_parquet()))
+        names = ["selector" if name == "model" else name for name in rows.column_names]
+        told = rows.rename_columns(names)
+        release = now.release.number if now.release else None
+        whose = {"model": pa.repeat(pa.scalar(model), len(told)), "release": pa.nulls(len(told), pa.int32())}
+        if release is not None:
+            whose["release"] = pa.repeat(pa.scalar(release, pa.int32()), len(told))
+        columns = whose | {name: told[name] for name in told.column_names}
+        return pa.table(
+            {field.name: columns[field.name] for field in ledger_schema()}, schema=ledger_schema()
+        )
+    return None
+
+
+def ledger_schema() -> pa.Schema:
+    """The table `ledger`: a release's ledger, with whose it is."""
+    whose = [
+        pa.field("model", pa.string(), metadata={"doc": "the model's name in the fleet"}),
+        pa.field("release", pa.int32(), metadata={"doc": "the published release that holds it"}),
+    ]
+    rest = [field.with_name("selector") if field.name == "model" else field for field in LEDGER]
+    return pa.schema([*whose, *(field.with_nullable(True) for field in rest)])
+
+
+def meanings() -> pa.Table:
+    """Every table and column that SQL sees, with its type and what it means."""
+    schemas = {
+        **dict.fromkeys(("rows", "published", "latest"), tables.ROWS),
+        "verdicts": tables.VERDICTS,
+        "nights": tables.NIGHTS,
+        "releases": tables.RELEASES,
+        "ledger": ledger_schema(),
+    }
+    return pa.Table.from_pylist(
+        [
+            {"table": name, "column": field.name, "type": str(field.type), "meaning": _doc(field)}
+            for name, schema in schemas.items()
+            for field in schema
+        ]
+    )
+
+
+def _doc(field: pa.Field) -> str:
+    return str((field.metadata or {}).get(b"doc", b"").decode())
+
+
+def corrections(
+    fleet: FleetConfig, state: str | None, model: str | None, warn: Warn = warnings.warn
+) -> pa.Table:
+    """The corrections of the published releases, of one state and one model or of all."""
+    with connect(fleet, model, warn) as connection:
+        return results.query(connection, sql("corrections"), state=state, model=model)
 
 
 def _releases(store: ObjectStore, model: str, warn: Warn) -> Iterator[dict[str, Any]]:

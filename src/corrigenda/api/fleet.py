@@ -267,6 +267,18 @@ class Fleet:
 
     # What validation found.
 
+    def corrections(
+        self,
+        state: str | None = None,
+        model: str | None = None,
+        *,
+        warn: Callable[[str], object] = warnings.warn,
+    ) -> Table:
+        """The corrections of the published releases with their states: quarantined ones, say, and why."""
+        from corrigenda.api import answers
+
+        return answers.corrections(self.config, state, self.config.model(model).name if model else None, warn)
+
     def query(
         self, sql: str, *, warn: Callable[[str], object] = warnings.warn, **parameters: object
     ) -> Table:

@@ -36,12 +36,19 @@ class What(StrEnum):
 
 def register(app: typer.Typer) -> None:
     app.command("query")(query)
+    app.command("corrections")(corrections)
     app.command("results")(results)
     app.command("report")(report)
 
 
 def query(
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; - reads it from stdin.")],
+    sql: Annotated[
+        str | None,
+        typer.Argument(metavar="SQL", help="One SELECT; - reads it from stdin.", show_default=False),
+    ] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Every table and column, and what it means.")
+    ] = False,
     config: CONFIG = DEFAULT_CONFIG,
     json: JSON = False,
     csv: CSV = False,
@@ -49,15 +56,52 @@ def query(
     """Ask the validation results in SQL (DuckDB). It only reads, and sees neither files nor the network.
 
     Tables: rows (every probe of every run), published and latest (of releases only), verdicts,
-    nights (every run of every model), releases.
+    nights (every run of every model), releases, ledger (every correction with its state).
 
     Examples:
       corrigenda query "select kind, avg(pass_after::int) from latest group by kind"
-      corrigenda query "describe rows"
+      corrigenda query --schema
       corrigenda query "from published where not pass_after" --csv > failing.csv
     """
+    from corrigenda.errors import UsageError
+
+    if schema:
+        from corrigenda.api.answers import meanings
+
+        _show(meanings(), json=json, csv=csv)
+        return
+    if sql is None:
+        raise UsageError(
+            "there is no question", remedy='Give one SELECT, as in corrigenda query "from latest"'
+        )
     text = sys.stdin.read() if sql == "-" else sql
     _show(_fleet(config).query(text, warn=_warn), json=json, csv=csv)
+
+
+class State(StrEnum):
+    """Where a correction may end."""
+
+    active = "active"
+    superseded = "superseded"
+    retracted = "retracted"
+    quarantined = "quarantined"
+    rejected = "rejected"
+
+
+def corrections(
+    state: Annotated[State | None, typer.Option(help="Only these.")] = None,
+    model: Annotated[str | None, typer.Option(help="One model only.")] = None,
+    config: CONFIG = DEFAULT_CONFIG,
+    json: JSON = False,
+    csv: CSV = False,
+) -> None:
+    """The corrections of the published releases, each with its state and why.
+
+    Examples:
+      corrigenda corrections
+      corrigenda corrections --state quarantined --model smollm2-135m
+    """
+    _show(_fleet(config).corrections(state, model, warn=_warn), json=json, csv=csv)
 
 
 def results(

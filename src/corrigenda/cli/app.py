@@ -17,9 +17,9 @@ CONFIG = Annotated[
 
 def _version(asked: bool) -> None:
     if asked:
-        from corrigenda.version import __version__
+        import corrigenda
 
-        print(f"corrigenda {__version__}")
+        print(f"corrigenda {corrigenda.__version__}")
         raise typer.Exit
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from corrigenda.errors import NotFoundError
 from corrigenda.pipeline.clock import Clock
 from corrigenda.storage.objects.interface import ObjectStore
-from corrigenda.stored import UnreadableError, object_of, rows_of
+from corrigenda.stored import object_of, rows_of
 from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX
 
 Outcome = dict[str, Any]
@@ -41,7 +41,7 @@ def write(store: ObjectStore, run_id: str, outcome: Outcome, clock: Clock) -> Ou
 
 def read(store: ObjectStore, run_id: str, model: str) -> Outcome | None:
     """The outcome that a run left for a model; None when it left none."""
-    with suppress(NotFoundError, UnreadableError):
+    with suppress(NotFoundError, ValueError):  # also a record without a row
         (row,) = rows_of(store.get(key(run_id, model))[0], NIGHTS)
         return object_of(row["outcome"] or "")
     return None

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from corrigenda.cli import orchestra
 from corrigenda.errors import SetupError
+from corrigenda.flows import embedded
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from corrigenda.cli import orchestra
-orchestra.prepare(Path(sys.argv[1]))
+from corrigenda.flows import embedded
+embedded.prepare(Path(sys.argv[1]))
 print(os.environ["PREFECT_API_URL"], flush=True)
 time.sleep(600)
 """
@@ -31,7 +31,7 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.delenv(name)
     for name in [n for n in sys.modules if n == "prefect"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(orchestra, "REACH_LIMIT_S", 0.0)
+    monkeypatch.setattr(embedded, "REACH_LIMIT_S", 0.0)
     return monkeypatch
 
 
@@ -43,29 +43,29 @@ def test_the_embedded_server_ends_with_its_parent_however_that_ends(tmp_path: Pa
         assert holder.stdout
         url = holder.stdout.readline().strip()
         assert url.startswith("http://127.0.0.1:"), url
-        assert orchestra._silent(url) is None
+        assert embedded._silent(url) is None
         holder.send_signal(signal.SIGKILL)
     limit = time.monotonic() + 30
-    while orchestra._silent(url) is None and time.monotonic() < limit:
+    while embedded._silent(url) is None and time.monotonic() < limit:
         time.sleep(0.2)
-    assert "refused" in str(orchestra._silent(url))
+    assert "refused" in str(embedded._silent(url))
 
 
 def test_a_server_that_cannot_be_reached_is_named(unset: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unset.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with pytest.raises(SetupError, match=r"cannot be reached \(url='http://127.0.0.1:9/api'.*--plain"):
-        orchestra.prepare(tmp_path)
+        embedded.prepare(tmp_path)
 
 
 def test_a_directory_that_cannot_be_used_is_named(unset: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     unset.setenv("PREFECT_HOME", str(tmp_path / "file" / "prefect"))
     with pytest.raises(SetupError, match=r"cannot be written to \(directory=.*file/pre.*set PREFECT_HOME"):
-        orchestra.prepare(tmp_path)
+        embedded.prepare(tmp_path)
 
 
 @pytest.mark.slow
 def test_a_server_that_does_not_start_says_why(unset: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unset.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "nonsense://")
     with pytest.raises(SetupError, match=r"did not start \(log=.*said='.+'\)"):
-        orchestra.prepare(tmp_path)
+        embedded.prepare(tmp_path)

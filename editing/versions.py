@@ -16,7 +16,7 @@ FISHER = 2  # the metric in which residuals are short
 NORM_CAP = 2  # how long residuals may be
 SCALES = 1  # how a residual is shared within the band
 TARGETS = 8  # keys and residuals
-SOLVE = 2  # the update, and the rounding to the published tensor
+_SOLVE = 2  # the update, and the rounding to the published tensor
 
 OF_AN_EDIT: Mapping[str, int] = {
     "corpus": CORPUS,
@@ -26,5 +26,5 @@ OF_AN_EDIT: Mapping[str, int] = {
     "norm_cap": NORM_CAP,
     "scales": SCALES,
     "targets": TARGETS,
-    "solve": SOLVE,
+    "solve": _SOLVE,
 }

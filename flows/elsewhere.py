@@ -20,11 +20,11 @@ from prefect.task_runners import TaskRunner
 from corrigenda.config import Scale
 from corrigenda.errors import SetupError
 from corrigenda.pipeline import diary, elsewhere
+from corrigenda.pipeline.diary import Outcome
 from corrigenda.pipeline.night import Night
 from corrigenda.tasks.despite import answers
 from corrigenda.tasks.stages import PLAIN
 
-Outcome = dict[str, Any]
 Work = Callable[[Night], Outcome]
 POLL_S = 2.0
 SETTLE_S = 30.0

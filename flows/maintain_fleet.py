@@ -12,13 +12,13 @@ from corrigenda.errors import PartialFleetError
 from corrigenda.flows import shown
 from corrigenda.flows.elsewhere import engine
 from corrigenda.flows.maintain_model import as_subflow
+from corrigenda.pipeline.diary import Outcome
 from corrigenda.pipeline.elsewhere import unless_quiet
 from corrigenda.pipeline.night import open_fleet
 from corrigenda.pipeline.order import maintain_model, run_fleet
 from corrigenda.tasks.despite import Body, Handover, despite_outages
 from corrigenda.tasks.stages import as_task
 
-Outcome = dict[str, Any]
 _HANDED: Handover[Outcome] = Handover("corrigenda_fleet")
 
 

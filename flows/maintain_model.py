@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -12,12 +11,12 @@ from prefect.states import Completed, Failed
 from corrigenda.config import Layout
 from corrigenda.flows import shown
 from corrigenda.pipeline import order
+from corrigenda.pipeline.diary import Outcome
 from corrigenda.pipeline.elsewhere import alone
 from corrigenda.pipeline.night import Night
-from corrigenda.tasks.despite import Body, Handover, Patience, despite_outages
+from corrigenda.tasks.despite import Body, Forbearance, Handover, despite_outages
 from corrigenda.tasks.stages import as_task
 
-Outcome = dict[str, Any]
 _HANDED: Handover[Outcome] = Handover("corrigenda_model")
 
 
@@ -42,7 +41,7 @@ def maintain_model(
 
 def as_subflow(config: str, work: Callable[[Night], Outcome]) -> Callable[[Night], Outcome]:
     """`work` for one model as a flow run of its own, within the fleet's. It never raises."""
-    patience = Patience()
+    patience = Forbearance()
 
     def maintain(night: Night) -> Outcome:
         body = Body(lambda: order.outcome_of(night, work))

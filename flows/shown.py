@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -24,10 +24,10 @@ from prefect.runtime import flow_run
 from prefect.utilities.slugify import slugify
 
 from corrigenda.flows import summary
+from corrigenda.pipeline.diary import Outcome
 from corrigenda.pipeline.progress import watched
 from corrigenda.tasks.despite import answers
 
-Outcome = Mapping[str, Any]
 log = logging.getLogger("corrigenda.night")
 EVERY_S = 10.0
 

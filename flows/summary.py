@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-Outcome = Mapping[str, Any]
+from corrigenda.pipeline.diary import Outcome
 
 
 def of_model(came: Outcome) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.errors import UnsupportedModelError
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.families import READ_PLAINLY
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.plain_rows import finish_plainly, read_plainly
@@ -49,10 +49,10 @@ def proved(model: LanguageModel) -> LanguageModel:
     return model if fast else replace(model, plain=True)
 
 
-def _rows(model: LanguageModel) -> list[Row]:
+def _rows(model: LanguageModel) -> list[TokenRow]:
     """Two rows of other lengths and lookups, one of which stands behind an opening."""
     some = [(5 + 3 * i) % model.config.vocab_size for i in range(14)]
-    return [Row(tuple(some), 7, tuple(some[-2:]), 4), Row(tuple(some[3:12]), 3, tuple(some[-1:]))]
+    return [TokenRow(tuple(some), 7, tuple(some[-2:]), 4), TokenRow(tuple(some[3:12]), 3, tuple(some[-1:]))]
 
 
 def _of_rows(model: LanguageModel) -> float:

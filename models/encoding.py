@@ -18,7 +18,7 @@ from corrigenda.errors import EditError
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenRow:
     """One text as the editor sees it.
 
     tokens   prompt tokens followed by all but the last target token (the last is only predicted)
@@ -131,7 +131,9 @@ def _by_itself(tokenizer: Any, text: str) -> Tokens:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def encode(tokenizer: Any, prompt: str, subject: str, target: str | None = None, context: str = "") -> Row:
+def encode(
+    tokenizer: Any, prompt: str, subject: str, target: str | None = None, context: str = ""
+) -> TokenRow:
     """Tokens of `context + prompt`, with the subject in the place of `{}`, and the target's.
 
     Raises EditError when no token ends the subject (an empty subject, for instance).
@@ -153,11 +155,11 @@ def encode(tokenizer: Any, prompt: str, subject: str, target: str | None = None,
     tokens = tuple(read["input_ids"][: _own(read["special_tokens_mask"])])
     opening = _opening(tokenizer, context, tokens, lookup)
     if target is None:
-        return Row(tokens, lookup, opening=opening)
+        return TokenRow(tokens, lookup, opening=opening)
     (wanted,) = continuation_tokens(tokenizer, [asked], [target])
     if not wanted:
         raise EditError("the target has no token", remedy="Give a target that is not empty", target=target)
-    return Row((*tokens, *wanted[:-1]), lookup, wanted, opening)
+    return TokenRow((*tokens, *wanted[:-1]), lookup, wanted, opening)
 
 
 def _opening(tokenizer: Any, context: str, tokens: tuple[int, ...], lookup: int) -> int:
@@ -189,7 +191,7 @@ class Aligned:
 
 
 def align(
-    rows: Sequence[Row],
+    rows: Sequence[TokenRow],
     pad: int = 0,
     device: torch.device | None = None,
     *,

@@ -12,12 +12,12 @@ from torch.utils.hooks import RemovableHandle
 
 from corrigenda.errors import EditError
 from corrigenda.models.batch_invariant import in_this_thread
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.prefix_cache import Openings
 
 # Rows that go through together; bounds the memory.
-BATCH = 128
+_BATCH = 128
 
 
 class _ReachedError(Exception):
@@ -97,7 +97,7 @@ def projection_inputs(model: LanguageModel, layers: Sequence[int], **inputs: Any
 def lookup_keys(
     model: LanguageModel,
     layers: Sequence[int],
-    rows: Sequence[Row],
+    rows: Sequence[TokenRow],
     openings: Openings | None = None,
     residuals: Tensor | None = None,
 ) -> Tensor:
@@ -115,8 +115,8 @@ def lookup_keys(
     lengths = [row.lookup + 1 - start for row, start in zip(rows, begun, strict=True)]
     for goes_on, length in sorted(set(zip(behind, lengths, strict=True))):
         same = [i for i, own in enumerate(lengths) if own == length and behind[i] == goes_on]
-        for first in range(0, len(same), BATCH):
-            some = same[first : first + BATCH]
+        for first in range(0, len(same), _BATCH):
+            some = same[first : first + _BATCH]
             own = [rows[i].tokens[begun[i] : begun[i] + length] for i in some]
             inputs: dict[str, Any] = {"input_ids": torch.tensor(own, device=model.device)}
             if goes_on and openings is not None:
@@ -129,7 +129,7 @@ def lookup_keys(
     return torch.stack([found[i] for i in range(len(rows))])
 
 
-def _fits(model: LanguageModel, row: Row, openings: Openings) -> bool:
+def _fits(model: LanguageModel, row: TokenRow, openings: Openings) -> bool:
     """Whether no window of attention is narrower than openings and row: networks count it in columns, of
     which some are padding."""
     widest = openings.width + row.lookup + 1 - row.opening

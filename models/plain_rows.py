@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from corrigenda.models.batch_invariant import in_this_thread
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.structure import hidden_of
 
@@ -55,7 +55,7 @@ class PlainRows:
 
 @torch.no_grad()
 def read_plainly(
-    model: LanguageModel, layer: int, rows: Sequence[Row], *, prefix: int = 0, suffix: int = 0
+    model: LanguageModel, layer: int, rows: Sequence[TokenRow], *, prefix: int = 0, suffix: int = 0
 ) -> PlainRows:
     """Rows through the whole network, once. prefix, suffix: columns before and from the lookups, at least."""
     prefix = max(prefix, *(row.lookup for row in rows))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from corrigenda.models.batch_invariant import in_this_thread
-from corrigenda.models.encoding import Aligned, Row, align
+from corrigenda.models.encoding import Aligned, TokenRow, align
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.layer_calls import cache_argument, named_arguments, takes_of, unused_arguments
 from corrigenda.models.lower import run_through
@@ -89,7 +89,7 @@ class _Reading:
 def prefill(
     model: LanguageModel,
     layer: int,
-    rows: Sequence[Row],
+    rows: Sequence[TokenRow],
     openings: Openings | None = None,
     *,
     prefix: int = 0,

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from corrigenda.models.language_model import LanguageModel
 
-BATCH = 160
+_BATCH = 160
 
 
 @torch.no_grad()
@@ -29,8 +29,8 @@ def sample_rows(
     """
     generator = torch.Generator().manual_seed(seed)
     done: list[Tensor] = []
-    for start in range(0, rows, BATCH):
-        count = min(BATCH, rows - start)
+    for start in range(0, rows, _BATCH):
+        count = min(_BATCH, rows - start)
         tokens = torch.full((count, 1), start_token(model), dtype=torch.long, device=model.device)
         said: list[Tensor] = []
         cache: Any = None if model.plain else DynamicCache()

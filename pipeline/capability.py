@@ -20,7 +20,7 @@ from corrigenda.pipeline.base import Base
 from corrigenda.validation.gates import Gate
 
 PLACE = "{directory}"
-SHOWN = 300  # characters of what a command said that failed
+_SHOWN = 300  # characters of what a command said that failed
 
 
 def command_gates(base: Base, place: Path) -> tuple[Gate, ...]:
@@ -66,10 +66,10 @@ def numbers(command: str, directory: Path, timeout: float) -> dict[str, float]:
     except (OSError, subprocess.TimeoutExpired) as fault:
         raise _failed(command, str(fault)) from None
     if done.returncode:
-        raise _failed(command, (done.stderr or done.stdout).strip()[-SHOWN:])
+        raise _failed(command, (done.stderr or done.stdout).strip()[-_SHOWN:])
     found = dict(_flat(_last_object(done.stdout)))
     if not found:
-        raise _failed(command, f"no JSON object with numbers on stdout: {done.stdout.strip()[-SHOWN:]!r}")
+        raise _failed(command, f"no JSON object with numbers on stdout: {done.stdout.strip()[-_SHOWN:]!r}")
     return found
 
 

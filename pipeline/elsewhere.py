@@ -12,15 +12,13 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from corrigenda.errors import LostNightError, StorageError
 from corrigenda.pipeline import diary, order
+from corrigenda.pipeline.diary import Outcome
 from corrigenda.pipeline.ingest import read_queue
 from corrigenda.pipeline.night import Night, OpenFleet, open_fleet
 from corrigenda.pipeline.runner import Runner, plainly
-
-Outcome = dict[str, Any]
 
 
 def alone(

@@ -11,14 +11,14 @@ from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.pipeline.night import Night, OpenFleet
 from corrigenda.storage.corrections import intake, ledger
 from corrigenda.storage.corrections.intake import Intake
-from corrigenda.storage.corrections.ledger import Ledger, Report
+from corrigenda.storage.corrections.ledger import Ledger, Merged
 from corrigenda.storage.releases import refs, snapshots
 from corrigenda.storage.releases.manifests import Release
 from corrigenda.storage.releases.refs import Seen
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class NightPlan:
     """What a night is to publish: the ledger with what is new, and what it stands on.
 
     head       the release that `latest` pointed to when the night began
@@ -30,7 +30,7 @@ class Plan:
     seen: Seen
     ledger: Ledger
     consumed: frozenset[str]
-    report: Report
+    report: Merged
     new_files: int
 
 
@@ -49,22 +49,22 @@ def read_queue(fleet: OpenFleet, models: Sequence[str], *, dry_run: bool = False
     return found
 
 
-def take_in(night: Night) -> Plan:
+def take_in(night: Night) -> NightPlan:
     """Merge what is new for the model into the ledger of its current release."""
     return plan_of(night)
 
 
-def plan_of(night: Night) -> Plan:
+def plan_of(night: Night) -> NightPlan:
     """The plan of a registered model. Raises NotFoundError when it is not registered."""
     refs.require(night.store, night.name, "latest")
     now = snapshots.current(night.store, night.name, night.keys)
     assert now.release is not None
     new = night.intake.of(night.name).without(now.consumed)
     merged, report = ledger.merge(now.ledger, new.arrivals())
-    return Plan(now.release, now.seen, merged, now.consumed | new.files, report, len(new.files))
+    return NightPlan(now.release, now.seen, merged, now.consumed | new.files, report, len(new.files))
 
 
-def told(plan: Plan) -> dict[str, Any]:
+def told(plan: NightPlan) -> dict[str, Any]:
     """A plan in figures, JSON-able."""
     return {
         "files": plan.new_files,

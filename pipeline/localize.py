@@ -35,7 +35,7 @@ from corrigenda.stored import object_of
 Text = Callable[[], Tensor]
 
 # Fewer known facts than this, and the sample is filled up with facts the model does not know.
-ENOUGH = 10
+_ENOUGH = 10
 
 
 def localize_model(base: Base, settings: Localization | None = None, *, fresh: bool = False) -> LayerScores:
@@ -79,7 +79,7 @@ def find_layer(
         return localize(model, (), settings)
     facts = known_facts(model, pool, settings.sample, settings.seed)
     knows = len(facts)
-    if knows < min(ENOUGH, settings.sample):
+    if knows < min(_ENOUGH, settings.sample):
         facts = sampled_facts(facts, pool, settings.sample, settings.seed)
     with _trial(model, facts, settings, text) as trial:
         found = localize(model, facts, settings, trial=trial)

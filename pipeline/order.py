@@ -9,12 +9,12 @@ import contextvars
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from corrigenda.errors import BusyError, CorrigendaError, GateError, HeldError, SetupError
 from corrigenda.pipeline import diary
 from corrigenda.pipeline.clock import Clock
-from corrigenda.pipeline.ingest import Plan, plan_of, read_queue, take_in, told
+from corrigenda.pipeline.diary import Outcome
+from corrigenda.pipeline.ingest import NightPlan, plan_of, read_queue, take_in, told
 from corrigenda.pipeline.night import Night, OpenFleet
 from corrigenda.pipeline.publish import asked_for, furnish_head, publish_release, stage_books
 from corrigenda.pipeline.register import register
@@ -23,7 +23,6 @@ from corrigenda.storage.corrections.intake import Intake
 from corrigenda.storage.releases import hold
 from corrigenda.storage.releases.manifests import Release
 
-Outcome = dict[str, Any]
 log = logging.getLogger("corrigenda.night")
 
 
@@ -80,7 +79,7 @@ def maintain_model(night: Night, run: Runner = plainly) -> Outcome:
         return outcome(night, plan, "published", run(publish_release, night, plan, books))
 
 
-def renew(night: Night, base: Release, plan: Plan, run: Runner) -> Outcome:
+def renew(night: Night, base: Release, plan: NightPlan, run: Runner) -> Outcome:
     """A new release of the model, from the pristine base."""
     try:
         from corrigenda.pipeline import renewal  # torch and transformers come with it
@@ -101,7 +100,7 @@ def renew(night: Night, base: Release, plan: Plan, run: Runner) -> Outcome:
     }
 
 
-def needs_edit(night: Night, plan: Plan) -> bool:
+def needs_edit(night: Night, plan: NightPlan) -> bool:
     """Whether the weights can differ from the head's: another active set, or other settings for it."""
     resettled = plan.head.layer is not None and plan.head.settings.get("asked") != asked_for(night.settings)
     return plan.report.changed or (resettled and bool(plan.ledger.active))
@@ -157,7 +156,7 @@ def in_a_line(came: Outcome) -> str:
     return " ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
 
 
-def outcome(night: Night, plan: Plan, status: str, release: Release) -> Outcome:
+def outcome(night: Night, plan: NightPlan, status: str, release: Release) -> Outcome:
     """What happened to the model, JSON-able."""
     return {
         "model": night.name,

@@ -10,7 +10,7 @@ from corrigenda.config import Defaults
 from corrigenda.editing import versions
 from corrigenda.errors import CorrigendaError, LostRaceError
 from corrigenda.facts import digest_of
-from corrigenda.pipeline.ingest import Plan
+from corrigenda.pipeline.ingest import NightPlan
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.progress import tell
 from corrigenda.storage.corrections.ledger import Ledger
@@ -34,7 +34,9 @@ def asked_for(settings: Defaults) -> str:
     return digest_of(asked)
 
 
-def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScores, proof: Proof) -> Release:
+def stage(
+    night: Night, base: Release, plan: NightPlan, edit: Edit, scores: LayerScores, proof: Proof
+) -> Release:
     """Write the manifest of what was tested and point `canary` at it."""
     candidate = Candidate(
         layer=edit.layer,
@@ -49,7 +51,7 @@ def stage(night: Night, base: Release, plan: Plan, edit: Edit, scores: LayerScor
     return publish.stage(night.store, base, proof.files, candidate, parent=plan.head, keys=night.keys)
 
 
-def stage_books(night: Night, base: Release, plan: Plan) -> Release:
+def stage_books(night: Night, base: Release, plan: NightPlan) -> Release:
     """A candidate with the head's own files: the books have changed, the active set has not."""
     head = plan.head
     candidate = Candidate(
@@ -61,7 +63,7 @@ def stage_books(night: Night, base: Release, plan: Plan) -> Release:
     return publish.stage(night.store, base, head.files, candidate, parent=head, keys=night.keys)
 
 
-def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
+def _books(night: Night, plan: NightPlan, corrections: Ledger) -> dict[str, Any]:
     kept, consumed = snapshots.put(night.store, corrections, plan.consumed)
     return {
         "ledger": kept,
@@ -76,7 +78,7 @@ def _books(night: Night, plan: Plan, corrections: Ledger) -> dict[str, Any]:
     }
 
 
-def publish_release(night: Night, plan: Plan, release: Release) -> Release:
+def publish_release(night: Night, plan: NightPlan, release: Release) -> Release:
     """Read the staged files back as a consumer would, then move `latest`: the night's one visible act.
 
     Raises LostRaceError when another run was first, HeldError when the model was put on hold meanwhile.
@@ -107,7 +109,7 @@ def _write_up(night: Night) -> None:
         tell(f"{night.name}: the chronicle was not written up; the next night does it ({fault.what})")
 
 
-def furnish_head(night: Night, plan: Plan) -> Release:
+def furnish_head(night: Night, plan: NightPlan) -> Release:
     """What goes with the published release: layouts that were asked for since, and a ref that holds on.
 
     Nothing of another's is signed here: `take_in` has verified the head, and the ref says it still.

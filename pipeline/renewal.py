@@ -9,7 +9,7 @@ from corrigenda.editing.localization.layer_scores import LayerScores
 from corrigenda.pipeline.background import measure_background
 from corrigenda.pipeline.base import Base, load_base
 from corrigenda.pipeline.edit import Edit, edit
-from corrigenda.pipeline.ingest import Plan
+from corrigenda.pipeline.ingest import NightPlan
 from corrigenda.pipeline.localize import localize_model
 from corrigenda.pipeline.night import Night
 from corrigenda.pipeline.publish import stage
@@ -44,7 +44,7 @@ class Made:
     quarantined: list[dict[str, Any]]
 
 
-def prepare(night: Night, registered: Release, plan: Plan, run: Runner) -> Made:
+def prepare(night: Night, registered: Release, plan: NightPlan, run: Runner) -> Made:
     """A release with all that the plan's ledger asks for, on record and behind `canary`, not yet published.
 
     Raises GateError when no candidate passes.
@@ -64,7 +64,7 @@ def prepare(night: Night, registered: Release, plan: Plan, run: Runner) -> Made:
     return Made(release, layers, edits, worse, samples, sent_out(plan.ledger, candidate.ledger))
 
 
-def prove(base: Base, layer: int, plan: Plan, run: Runner) -> tuple[Edit, Proof]:
+def prove(base: Base, layer: int, plan: NightPlan, run: Runner) -> tuple[Edit, Proof]:
     """Edit and validate; corrections that keep the candidate from passing are left out and it is solved
     again, a few rounds at most. Raises GateError when it never passes, CorrectionsError when the model's own
     probes cannot be read."""

@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 
 from corrigenda.storage.corrections.ledger import Ledger
 
-SHOWN = 5
-COLUMNS = ["correction_id", "prompt", "expected", "says_before", "says_after"]
+_SHOWN = 5
+_COLUMNS = ["correction_id", "prompt", "expected", "says_before", "says_after"]
 
 
 def samples_of(rows: pa.Table, news: Collection[str]) -> list[dict[str, Any]]:
     """Some corrections before and after, tonight's first; rows as in validation.tables.ROWS."""
-    asked = rows.filter(pc.equal(rows["kind"], "rewrite")).select(COLUMNS).to_pylist()
-    return sorted(asked, key=lambda row: row["correction_id"] not in news)[:SHOWN]
+    asked = rows.filter(pc.equal(rows["kind"], "rewrite")).select(_COLUMNS).to_pylist()
+    return sorted(asked, key=lambda row: row["correction_id"] not in news)[:_SHOWN]
 
 
 def sent_out(before: Ledger, after: Ledger) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ class Handover(Generic[T]):
         return self._body.get() or Body(otherwise)
 
 
-class Patience:
+class Forbearance:
     """How long a run waits for an API that is away, over all its models: then it goes on without."""
 
     def __init__(self, seconds: float = PATIENCE_S) -> None:

@@ -192,3 +192,26 @@ def cpu_seconds(command: list[str]) -> float:
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     after = os.times()
     return after.children_user - before.children_user + after.children_system - before.children_system
+
+
+# One word may stand in several modules where it says the same of each.
+SAME_IN_ALL = {"VERSION", "log"}
+
+
+def test_a_public_name_means_one_thing() -> None:
+    """Classes, type aliases and constants at the top of modules; functions are told apart by their module."""
+    homes: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        for name in top_level_names(path):
+            if not name.startswith("_") and name not in SAME_IN_ALL and len(name) > 1:
+                homes.setdefault(name, []).append(module)
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def top_level_names(path: Path) -> Iterator[str]:
+    """Of classes and assignments."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corrigenda.facts import digest_of
+from corrigenda.facts import Progress, digest_of
 from corrigenda.stored import UnreadableError, rows_of
 from corrigenda.validation.probes import RIVALLED, Probe
-from corrigenda.validation.scoring import SCORING_VERSION, Progress, score
+from corrigenda.validation.scoring import SCORING_VERSION, score
 from corrigenda.validation.tables import SCORES
 
 if TYPE_CHECKING:

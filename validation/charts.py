@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 720, 200
-MARGIN = 18  # below the plot, for the labels of the axis
+_MARGIN = 18  # below the plot, for the labels of the axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Dot:
     """A point of a line, or a label of an axis."""
 
     x: float
@@ -40,9 +40,9 @@ class Chart:
 
     title: str
     bars: tuple[Bar, ...] = ()
-    points: tuple[Mark, ...] = ()
-    ticks: tuple[Mark, ...] = ()
-    baseline: float = HEIGHT - MARGIN
+    points: tuple[Dot, ...] = ()
+    ticks: tuple[Dot, ...] = ()
+    baseline: float = HEIGHT - _MARGIN
     top: str = ""  # the value at the upper edge
 
     @property
@@ -65,7 +65,7 @@ def layer_chart(scores: Sequence[float], kept: Sequence[bool], pick: int) -> Cha
             Bar(layer * step + step * 0.1, min(top, zero), step * 0.8, max(abs(zero - top), 1), role, label)
         )
     every = max(1, math.ceil(len(scores) / 16))
-    ticks = [Mark((layer + 0.5) * step, HEIGHT - 4, str(layer)) for layer in range(0, len(scores), every)]
+    ticks = [Dot((layer + 0.5) * step, HEIGHT - 4, str(layer)) for layer in range(0, len(scores), every)]
     return Chart("Score of each layer", tuple(bars), ticks=tuple(ticks), baseline=zero, top=f"{high:.4g}")
 
 
@@ -79,8 +79,8 @@ def margin_chart(title: str, before: Mapping[int, int], after: Mapping[int, int]
             top = _y(count, 0, highest)
             x = (bin_ + 16) * step + step * (0.08 + 0.42 * place)
             label = f"{side}: {count} at {bin_ / 2:g} to {bin_ / 2 + 0.5:g} nats"
-            bars.append(Bar(x, top, step * 0.42, HEIGHT - MARGIN - top, side, label))
-    ticks = tuple(Mark((nats + 8) * 2 * step, HEIGHT - 4, str(nats)) for nats in range(-6, 7, 2))
+            bars.append(Bar(x, top, step * 0.42, HEIGHT - _MARGIN - top, side, label))
+    ticks = tuple(Dot((nats + 8) * 2 * step, HEIGHT - 4, str(nats)) for nats in range(-6, 7, 2))
     return Chart(title, tuple(bars), ticks=ticks, top=f"{highest} probes")
 
 
@@ -90,11 +90,11 @@ def line_chart(title: str, values: Sequence[tuple[int, float]]) -> Chart:
     low, high = _range([0.0, *(value for _, value in known)])
     step = WIDTH / max(1, len(known))
     points = [
-        Mark((place + 0.5) * step, _y(value, low, high), f"release {release}: {value:.4g}")
+        Dot((place + 0.5) * step, _y(value, low, high), f"release {release}: {value:.4g}")
         for place, (release, value) in enumerate(known)
     ]
     every = max(1, math.ceil(len(known) / 16))
-    ticks = [Mark(points[i].x, HEIGHT - 4, str(known[i][0])) for i in range(0, len(known), every)]
+    ticks = [Dot(points[i].x, HEIGHT - 4, str(known[i][0])) for i in range(0, len(known), every)]
     zero = _y(0.0, low, high)
     return Chart(title, points=tuple(points), ticks=tuple(ticks), baseline=zero, top=f"{high:.4g}")
 
@@ -107,4 +107,4 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 def _y(value: float, low: float, high: float) -> float:
     """From the value at the bottom of the plot to the one at its top."""
-    return (HEIGHT - MARGIN - 4) * (1 - (value - low) / (high - low)) + 4
+    return (HEIGHT - _MARGIN - 4) * (1 - (value - low) / (high - low)) + 4

@@ -14,16 +14,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from corrigenda.facts import digest_of
+from corrigenda.facts import Progress, digest_of
 from corrigenda.validation.reading import LOGITS_AT_ONCE
-from corrigenda.validation.scoring import Progress
 from corrigenda.validation.tables import DRIFT
 
 if TYPE_CHECKING:
     from corrigenda.models.language_model import LanguageModel
 
 BaseNetwork = Callable[[], AbstractContextManager[Any]]
-SHOWN = 160  # characters of a text that rows carry
+_SHOWN = 160  # characters of a text that rows carry
 
 
 def drift(
@@ -110,7 +109,7 @@ def _rows(tokenizer: Any, tokens: Tensor, before: Tensor, after: Tensor) -> list
     return [
         {
             "probe_id": digest_of(sequence)[:20],
-            "prompt": text[:SHOWN],
+            "prompt": text[:_SHOWN],
             "tokens": len(sequence) - 1,
             "logp_before": old,
             "logp_after": new,

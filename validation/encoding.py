@@ -12,8 +12,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from corrigenda.errors import ConfigError
-from corrigenda.models.encoding import continuation_tokens, prompt_tokens, text_of
-from corrigenda.validation.reading import Tokens
+from corrigenda.models.encoding import Tokens, continuation_tokens, prompt_tokens, text_of
 
 # What stands before a continuation of which no prompt is known: a word.
 _WORD = "x"

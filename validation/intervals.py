@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 Z = 1.959963984540054  # of a standard normal: 95 % lie within
-RESAMPLES = 2_000
+_RESAMPLES = 2_000
 AT_ONCE = 2**22  # numbers drawn together
-Floats = npt.NDArray[np.float64]
+Shares = npt.NDArray[np.float64]
 
 
 class Interval(NamedTuple):
@@ -28,7 +28,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def of_share(parts: Floats, wholes: Floats) -> Interval:
+def of_share(parts: Shares, wholes: Shares) -> Interval:
     """The interval of sum(parts) / sum(wholes), where 0 <= part <= whole in every cluster."""
     asked = float(wholes.sum())
     share = float(parts.sum()) / asked
@@ -45,7 +45,7 @@ def wilson(share: float, count: float) -> Interval:
     return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
-def of_mean(parts: Floats, wholes: Floats) -> Interval | None:
+def of_mean(parts: Shares, wholes: Shares) -> Interval | None:
     """The interval of sum(parts) / sum(wholes), by resampling clusters; None where there is but one, or where
     a part is not a finite number.
 
@@ -57,8 +57,8 @@ def of_mean(parts: Floats, wholes: Floats) -> Interval | None:
     random = np.random.default_rng(count)
     step = max(1, AT_ONCE // count)
     found = []
-    for first in range(0, RESAMPLES, step):
-        drawn = random.integers(0, count, (min(step, RESAMPLES - first), count))
+    for first in range(0, _RESAMPLES, step):
+        drawn = random.integers(0, count, (min(step, _RESAMPLES - first), count))
         found.append(parts[drawn].sum(1) / wholes[drawn].sum(1))
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
     return Interval(float(low), float(high))

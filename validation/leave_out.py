@@ -15,7 +15,7 @@ from corrigenda.validation.gates import Culprit
 
 MOST_TRIED = 24  # suspects; each costs one solve and the scoring of what broke
 FAR_ABOVE = 10  # times the mean harm of a correction: who does so much goes, whatever the gates would bear
-NOISE = 1.01  # a figure that is not to be had is held to what it is without all suspects, and rounding
+_NOISE = 1.01  # a figure that is not to be had is held to what it is without all suspects, and rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def convict(
         then = measure(out - {culprit.correction_id})
         breaks = sorted(then.broken - now.broken)
         bearable = all(
-            then.figures[gate] <= max(most, now.figures[gate] * NOISE) for gate, most in thresholds.items()
+            then.figures[gate] <= max(most, now.figures[gate] * _NOISE) for gate, most in thresholds.items()
         )
         if bearable and len(breaks) < gross:
             out, now = out - {culprit.correction_id}, then

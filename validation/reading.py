@@ -16,10 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from corrigenda.models.encoding import Tokens
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.tree_attention import Grove, Tree
-
-Tokens = tuple[int, ...]
 
 LOGITS_AT_ONCE = 2**24  # floats; 64 MiB
 TREE_TOKENS = 128  # attention costs a tree's square; beginnings are shared within a tree only

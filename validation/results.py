@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from corrigenda.errors import LostRaceError, UsageError
+from corrigenda.facts import Warn
 from corrigenda.stored import UnreadableError, table_of
 from corrigenda.validation.gates import Verdict
 from corrigenda.validation.queries import sql
@@ -29,16 +30,13 @@ from corrigenda.validation.tables import NIGHTS, NIGHTS_PREFIX, RELEASES, ROWS, 
 ROWS_PREFIX = "results/date="
 VERDICTS_PREFIX = "verdicts/date="
 VIEWS = ("rows", "published", "latest")
-MOST_S = 60.0  # seconds that one question may take
+_MOST_S = 60.0  # seconds that one question may take
 MOST_MEMORY = "2GB"  # that DuckDB may use, and nothing on the disk
 MOST_ANSWER = 512 << 20  # bytes
 MACROS = ("wilson_low", "wilson_high")
 PREFIXES = (ROWS_PREFIX, VERDICTS_PREFIX, NIGHTS_PREFIX)
-READERS = 8  # objects read at a time from a store that is not a directory
+_READERS = 8  # objects read at a time from a store that is not a directory
 _READS = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.RELATION}
-
-
-Warn = Callable[[str], object]
 
 
 class _Info(Protocol):
@@ -161,7 +159,7 @@ def connect(
 def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object) -> pa.Table:
     """The answer to one statement that only reads. Raises UsageError, which says what is wrong with it.
 
-    A question may take MOST_S seconds and MOST_MEMORY; its answer may have MOST_ANSWER bytes.
+    A question may take _MOST_S seconds and MOST_MEMORY; its answer may have MOST_ANSWER bytes.
     """
     try:
         statements = duckdb.extract_statements(text)
@@ -171,7 +169,7 @@ def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object
             return _bounded(connection.sql(text, params=parameters or None))
     except duckdb.InterruptException:
         raise UsageError(
-            f"the question took longer than {MOST_S:.0f} s", remedy="Ask for less: name a model or a release"
+            f"the question took longer than {_MOST_S:.0f} s", remedy="Ask for less: name a model or a release"
         ) from None
     except duckdb.OutOfMemoryException:
         raise UsageError(
@@ -188,7 +186,7 @@ def query(connection: duckdb.DuckDBPyConnection, text: str, **parameters: object
 @contextmanager
 def _timed(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Interrupt what the connection does when the block takes too long."""
-    timer = threading.Timer(MOST_S, connection.interrupt)
+    timer = threading.Timer(_MOST_S, connection.interrupt)
     timer.daemon = True
     timer.start()
     try:
@@ -225,7 +223,7 @@ def _opened(
     root = Path(store.url)
     if root.is_dir() and warn is None:
         return ds.dataset([str(root / key) for key in keys], schema=schema, format="parquet")
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(_READERS) as readers:
         found = readers.map(lambda key: _read(store, key, schema, warn or warnings.warn), keys)
         return pa.concat_tables([schema.empty_table(), *found])
 

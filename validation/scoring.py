@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import torch
 
+from corrigenda.facts import Progress
+from corrigenda.models.encoding import Tokens
 from corrigenda.validation.answers import Form, match, natural_end, without_cut_word
 from corrigenda.validation.encoding import (
     decode,
@@ -27,7 +29,6 @@ from corrigenda.validation.reading import (
     NOTHING,
     Continuation,
     Reading,
-    Tokens,
     batches,
     leave_unread,
     read,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 SCORING_VERSION = 5  # part of the key of every cached score
 ANSWER_TOKENS = 32  # of an answer that comes to no natural stop; what is half a word then does not count
 
-Progress = Callable[[int], None]  # is told how many more probes are done
 _Question = tuple[Tokens, Tokens, Tokens | None]  # prompt, expected, other
 
 

@@ -19,7 +19,7 @@ from corrigenda.errors import EditError
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import projection_inputs
 
-BATCH_TOKENS = 4096
+_BATCH_TOKENS = 4096
 
 
 def key_covariance(
@@ -27,7 +27,7 @@ def key_covariance(
     layers: Sequence[int],
     tokens: Tensor,
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int = _BATCH_TOKENS,
     advance: Callable[[int], None] = lambda _tokens: None,
 ) -> dict[int, Tensor]:
     """E[k k^T], not centred, of the projection's inputs at each layer, in one pass over the text.
@@ -63,7 +63,7 @@ def resumable_covariance(
     step = max(1, chunk_tokens // tokens.shape[1])
     for first in range(done, len(tokens), step):
         chunk = tokens[first : first + step]
-        moments = _moments(model, layers, chunk, BATCH_TOKENS, advance)
+        moments = _moments(model, layers, chunk, _BATCH_TOKENS, advance)
         totals = {layer: totals[layer] + own if totals else own for layer, own in moments.items()}
         if first + step < len(tokens):
             _write_part(part, totals, first + len(chunk))

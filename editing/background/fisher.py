@@ -21,8 +21,8 @@ from corrigenda.models.sampling import drawn
 from corrigenda.settings import Products
 
 # Share of the mean eigenvalue that is added to every direction: how far the estimate is trusted.
-RIDGE = 0.1
-BATCH_TOKENS = 1024
+_RIDGE = 0.1
+_BATCH_TOKENS = 1024
 
 
 def output_fisher(
@@ -47,7 +47,7 @@ def output_fisher(
     half = products_in(products, model.device)
     rows, length = tokens.shape
     sums: dict[int, Tensor] = {}
-    for block in torch.split(tokens, max(1, BATCH_TOKENS // length)):
+    for block in torch.split(tokens, max(1, _BATCH_TOKENS // length)):
         with half:
             found = _gradients(model, layers, block.to(model.device), generator)
         for layer, gradient in found.items():
@@ -60,7 +60,7 @@ def output_fisher(
 
 def metric_of(fisher: Tensor) -> Tensor:
     """(G + ridge)^-1 (d_out, d_out) float32, by which gradients are multiplied."""
-    ridge = RIDGE * fisher.diagonal().mean() * torch.eye(len(fisher), dtype=fisher.dtype)
+    ridge = _RIDGE * fisher.diagonal().mean() * torch.eye(len(fisher), dtype=fisher.dtype)
     # Scaled so that a direction of mean sensitivity keeps its length; only directions matter.
     inverse: Tensor = torch.linalg.inv(fisher + ridge) * fisher.diagonal().mean()
     return inverse.float()

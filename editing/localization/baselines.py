@@ -19,9 +19,9 @@ from corrigenda.models.language_model import LanguageModel, in_float64
 
 TRACING_VERSION = 1
 SALEM_VERSION = 1
-BATCH = 8
+_BATCH = 8
 # ROME: noise of three standard deviations of the embeddings; MLP outputs restored in a window of layers.
-NOISE = 3.0
+_NOISE = 3.0
 NOISE_SAMPLES = 3
 WINDOW_SHARE = 0.2
 
@@ -32,7 +32,7 @@ def causal_tracing(model: LanguageModel, facts: Sequence[ProxyFact], *, seed: in
     The subject's embeddings are drowned in noise; the MLP outputs of a window of layers around the scored
     one are put back as they were; the effect is what the true answer's log-probability gains (nats).
     """
-    batches = [facts[start : start + BATCH] for start in range(0, len(facts), BATCH)]
+    batches = [facts[start : start + _BATCH] for start in range(0, len(facts), _BATCH)]
     per_fact = np.concatenate([_indirect_effects(model, some, seed) for some in batches], 1)
     return summarize("causal-tracing", TRACING_VERSION, per_fact, fences=False, seed=seed, mean=True)
 
@@ -81,7 +81,7 @@ def _noise(model: LanguageModel, inside: Tensor, seed: int) -> Tensor:
     table = model.network.get_input_embeddings()
     width, dtype = table.weight.shape[1], table.weight.dtype
     draw = torch.randn((*inside.shape, width), generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    noise: Tensor = draw.to(model.device) * inside[..., None] * NOISE * table.weight.std()
+    noise: Tensor = draw.to(model.device) * inside[..., None] * _NOISE * table.weight.std()
     return noise
 
 
@@ -105,7 +105,7 @@ def _restored_loss(
 
 def salem(model: LanguageModel, facts: Sequence[ProxyFact], *, seed: int = 0) -> LayerScores:
     """Score a layer by the mean absolute gradient of its MLP weights under the new answers' loss."""
-    batches = [facts[start : start + BATCH] for start in range(0, len(facts), BATCH)]
+    batches = [facts[start : start + _BATCH] for start in range(0, len(facts), _BATCH)]
     per_fact = np.concatenate([_mean_gradients(model, some) for some in batches], 1)
     return summarize("salem", SALEM_VERSION, per_fact, fences=False, seed=seed, mean=True)
 

@@ -26,10 +26,10 @@ from corrigenda.models.hooks import encode, subject_ends, tap, watch
 from corrigenda.models.language_model import LanguageModel, in_float64
 
 VERSION = 1
-BATCH = 8
+_BATCH = 8
 # Background keys per fact, and the ridge of C as a share of its mean diagonal.
 WEIGHT = 15.0
-RIDGE = 0.05
+_RIDGE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def edit_shaped(model: LanguageModel, facts: Sequence[ProxyFact], *, seed: int =
 
 def reach(model: LanguageModel, facts: Sequence[ProxyFact]) -> Reach:
     """How far each fact's edit would reach at every layer."""
-    batches = [facts[start : start + BATCH] for start in range(0, len(facts), BATCH)]
+    batches = [facts[start : start + _BATCH] for start in range(0, len(facts), _BATCH)]
     keys, push = (
         torch.cat(part, 1) for part in zip(*(_pushes(model, some) for some in batches), strict=True)
     )
@@ -146,7 +146,7 @@ def edit_directions(keys: Tensor, background: Tensor) -> Tensor:
     spread = float(background.square().sum()) / background.numel()
     # Rows scaled so that their Gram matrix is w C + K K^T but for the ridge: A^T A + ridge I.
     rows = torch.cat((keys, background * (WEIGHT / tokens) ** 0.5))
-    ridge = WEIGHT * RIDGE * spread
+    ridge = WEIGHT * _RIDGE * spread
     gram = rows @ rows.T
     gram.diagonal().add_(ridge)
     # (A^T A + ridge I)^-1 A^T = A^T (A A^T + ridge I)^-1; the first n rows of A are the keys.

@@ -17,7 +17,7 @@ from corrigenda.errors import EditError
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-RESAMPLES = 1_000
+_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def pick_share(per_fact: Floats, pick: int, *, fences: bool, seed: int) -> float
     per_fact   (layers, facts), a layer's score being the sum of its row
     """
     n = per_fact.shape[1]
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
     scores = draws @ per_fact.T
     kept = within_fences(scores) if fences else np.ones_like(scores, bool)
     return float((best(scores, kept) == pick).mean())

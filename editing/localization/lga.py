@@ -25,7 +25,7 @@ from corrigenda.models.language_model import LanguageModel, in_float64
 
 VERSION = 1
 # Facts per backward pass: two texts each. Larger batches only add memory on these short texts.
-BATCH = 8
+_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def kernel_dots(
     # Facts of like length share a batch, so that little is spent on padding.
     order = sorted(range(len(facts)), key=lambda i: len(facts[i].text))
     dots = np.empty((3, model.n_layers, len(facts)))
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
+    for start in range(0, len(order), _BATCH):
+        chosen = order[start : start + _BATCH]
         dots[:, :, chosen] = _batch_dots(
             model, [facts[i] for i in chosen], [old_answers[i] for i in chosen], loss, matrices
         )

@@ -17,7 +17,7 @@ from corrigenda.models.hooks import encode
 from corrigenda.models.language_model import LanguageModel
 
 # Prompts per forward pass.
-BATCH = 16
+_BATCH = 16
 
 
 def known_facts(
@@ -45,8 +45,8 @@ def says(model: LanguageModel, prompts: Sequence[str], answers: Sequence[str]) -
     token of it is the likeliest one behind those before.
     """
     verdicts: list[bool] = []
-    for start in range(0, len(prompts), BATCH):
-        texts = encode(model, prompts[start : start + BATCH], answers[start : start + BATCH])
+    for start in range(0, len(prompts), _BATCH):
+        texts = encode(model, prompts[start : start + _BATCH], answers[start : start + _BATCH])
         asked = texts.answer[:, 1:]
         with torch.inference_mode():
             hidden = model.body(input_ids=texts.ids, attention_mask=texts.mask.long()).last_hidden_state

@@ -44,19 +44,19 @@ TRUNCATED = TargetSettings(
     stop_loss=0.15,
     descent=MEASURED,
 )
-SOLVE = SolveSettings()
+_SOLVE = SolveSettings()
 # Background text of a trial. With 2,048 tokens Gemma's layer 4 seems to raise perplexity by 11 %; with 8,192
 # it is 1.5 %.
 TOKENS = 8_192
 # Other text, on which the harm is measured: at most so many tokens, at most so large a share of all.
 HELD_OUT, SHARE = 2_048, 0.2
 # The second moment of so little text has low rank, or nearly so.
-RIDGE = 0.01
+_RIDGE = 0.01
 BATCH, ROWS = 16, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrialOutcome:
     """Shares of probability, means over facts, 0 … 1.
 
     efficacy        of the new answer against the true one, at the fact's prompt
@@ -115,7 +115,9 @@ def trial_of(model: LanguageModel, facts: Sequence[ProxyFact], text: Tensor) -> 
     return lambda layer: try_layer(model, facts, layer, around).overall
 
 
-def try_layer(model: LanguageModel, facts: Sequence[ProxyFact], layer: int, around: Surroundings) -> Outcome:
+def try_layer(
+    model: LanguageModel, facts: Sequence[ProxyFact], layer: int, around: Surroundings
+) -> TrialOutcome:
     """The outcome of one batch edit at `layer`; the weight is put back afterwards."""
     requests = [EditRequest(fact.subject, fact.prompt, fact.target_new) for fact in facts]
     measured = around.background[: max(1, MEASURED.metric_tokens // around.background.shape[1])]
@@ -130,9 +132,9 @@ def try_layer(model: LanguageModel, facts: Sequence[ProxyFact], layer: int, arou
         metric=layer_metric(model, layer, measured, products=TRUNCATED.products)[None],
     )
     covariance = key_covariance(model, [layer], around.background)[layer]
-    covariance.diagonal().add_(RIDGE * covariance.diagonal().mean())
+    covariance.diagonal().add_(_RIDGE * covariance.diagonal().mean())
     other = OtherText.of(model.linear_map(layer), covariance)
-    (update,) = solve_balanced(targets.known, [other], SOLVE).updates
+    (update,) = solve_balanced(targets.known, [other], _SOLVE).updates
     with model.trial({layer: update}), products_in(TRUNCATED.products, model.device):
         return grade(model, facts, around)
 
@@ -144,7 +146,7 @@ def next_tokens(model: LanguageModel, rows: Tensor) -> Tensor:
     return model.logits(hidden).log_softmax(-1)
 
 
-def grade(model: LanguageModel, facts: Sequence[ProxyFact], around: Surroundings) -> Outcome:
+def grade(model: LanguageModel, facts: Sequence[ProxyFact], around: Surroundings) -> TrialOutcome:
     """How a model answers the facts' prompts, their rephrasings and their neighbours, and other text."""
     asked = [(fact.text, fact.target_new, fact.target_true) for fact in facts]
     again = [(fact.rephrase, fact.target_new, fact.target_true) for fact in facts if fact.rephrase]
@@ -152,7 +154,7 @@ def grade(model: LanguageModel, facts: Sequence[ProxyFact], around: Surroundings
         (fact.neighbour.prompt, fact.neighbour.answer, fact.target_new) for fact in facts if fact.neighbour
     ]
     efficacy, paraphrase, neighbourhood = (mean_share(model, questions) for questions in (asked, again, near))
-    return Outcome(efficacy, paraphrase, neighbourhood, drift_of(model, around))
+    return TrialOutcome(efficacy, paraphrase, neighbourhood, drift_of(model, around))
 
 
 def drift_of(model: LanguageModel, around: Surroundings) -> float:

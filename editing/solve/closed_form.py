@@ -18,7 +18,7 @@ from corrigenda.errors import EditError
 
 # Share of the mean eigenvalue that is added to every direction of C: what no background token has shown is
 # not free to change.
-RIDGE = 1e-3
+_RIDGE = 1e-3
 Solver = Literal["memit", "emmet", "alphaedit"]
 
 
@@ -86,7 +86,7 @@ def null_space_limit(covariance: Tensor) -> float:
 
 def ridged(c: Tensor) -> Tensor:
     """C with a small share of its mean eigenvalue in every direction."""
-    return c + RIDGE * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
+    return c + _RIDGE * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
 
 
 def _memit(k: Tensor, r: Tensor, c: Tensor, weight: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from corrigenda.editing.solve.closed_form import ridged
 from corrigenda.editing.targets.band import Band
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.lower import lookup_keys
 
@@ -20,7 +20,7 @@ def laid(
     layers: Sequence[int],
     covariances: Mapping[int, Tensor],
     fishers: Mapping[int, Tensor],
-    rows: Sequence[Row],
+    rows: Sequence[TokenRow],
 ) -> Band:
     """The band with its scales, from what an edit of some known texts would do at each of the layers.
 

@@ -21,7 +21,7 @@ from corrigenda.settings import SolveSettings
 
 # "auto" as covariance weight: the largest at which so many facts get the share of their residual that they
 # need, as far as `most_change` allows. The others are pressed one by one.
-ENOUGH = 0.85
+_ENOUGH = 0.85
 LIGHTEST, HEAVIEST = 1e-2, 1e5
 # The search begins at START and ends when the share of a residual, or the log of the change, is within CLOSE
 # of its mark on the good side, when weights are within NARROW of each other (in logs), or after TRIES solves.
@@ -124,8 +124,8 @@ class Weighed:
 
     @property
     def spare(self) -> float:
-        """The share of a residual above what is needed that all but the worst 1 - ENOUGH of the facts get."""
-        return float(self.margins.sort().values[int((1 - ENOUGH) * len(self.margins))])
+        """The share of a residual above what is needed that all but the worst of the facts get."""
+        return float(self.margins.sort().values[int((1 - _ENOUGH) * len(self.margins))])
 
     @property
     def allowed(self) -> bool:

@@ -17,7 +17,7 @@ from corrigenda.editing.targets.groups import Group
 from corrigenda.editing.targets.optimise import natural_lengths, rows_of, takes
 from corrigenda.editing.targets.scale import FREE
 from corrigenda.facts import EditRequest, ProxyFact
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.settings import TargetSettings
 
@@ -53,7 +53,7 @@ def proxy_norm_cap(
     return max(least, round(MULTIPLE * float(needed.median()), 3)) if len(needed) else FREE
 
 
-def proxy_rows(model: LanguageModel, pool: Sequence[ProxyFact], settings: TargetSettings) -> list[Row]:
+def proxy_rows(model: LanguageModel, pool: Sequence[ProxyFact], settings: TargetSettings) -> list[TokenRow]:
     """The plain prompts of the pool's sample."""
     return [rows_of(model, group, ("",)).rows[0] for group in proxy_groups(model, pool, settings)]
 

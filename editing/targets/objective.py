@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.scale import Room, room_of, scale_of
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.plain_rows import PlainRows
 from corrigenda.models.prefill import prefill
@@ -33,11 +33,11 @@ class FactRows:
     essence   a prompt whose next-token distribution must not move, cut at the lookup
     """
 
-    behind: tuple[tuple[Row, ...], ...]
-    essence: Row | None
+    behind: tuple[tuple[TokenRow, ...], ...]
+    essence: TokenRow | None
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[TokenRow, ...]:
         return tuple(row for rows in self.behind for row in rows)
 
     @property

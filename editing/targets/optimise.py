@@ -41,7 +41,7 @@ LOSS_LIMIT = 1.2
 # The needed share of a residual is bisected between this and one, so many times.
 LEAST_SHARE, BISECTIONS = 0.3, 3
 # Of the length that a fact's own first phase came to, so much is never cut off.
-OWN = 0.85
+_OWN = 0.85
 
 
 def rows_of(model: LanguageModel, group: Group, contexts: Sequence[str]) -> FactRows:
@@ -189,10 +189,10 @@ def caps_of(settings: TargetSettings, norm_cap: float, natural: Tensor) -> Tenso
 
     natural   (facts,) lengths that the first phase came to, in shares of the scale
 
-    A cap that the settings ask for holds for all. "auto" leaves a fact OWN of its natural length where
+    A cap that the settings ask for holds for all. "auto" leaves a fact _OWN of its natural length where
     that is more: proxy facts may be unlike a user's own.
     """
-    own = OWN if settings.norm_cap == "auto" else 0.0
+    own = _OWN if settings.norm_cap == "auto" else 0.0
     return (own * natural).clamp(min=norm_cap)
 
 

@@ -21,7 +21,7 @@ from corrigenda.editing.targets.objective import FactRows
 from corrigenda.editing.targets.optimise import caps_of, first_cap, rows_of
 from corrigenda.editing.targets.scale import Room, room_of, scale_of
 from corrigenda.editing.targets.target import Target
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.settings import TargetSettings
 
@@ -90,7 +90,7 @@ class _Plain:
         return _objective(prompts, essence, logits, self.base, value[0], float(self.scale), self.settings)
 
 
-def _all(fact: FactRows) -> list[Row]:
+def _all(fact: FactRows) -> list[TokenRow]:
     return [*fact.rows, *([fact.essence] if fact.essence else [])]
 
 
@@ -109,8 +109,8 @@ def _descend(
 
 
 def _objective(
-    prompts: Sequence[Row],
-    essence: Row | None,
+    prompts: Sequence[TokenRow],
+    essence: TokenRow | None,
     logits: Tensor,
     base: Tensor,
     residual: Tensor,
@@ -141,7 +141,7 @@ class _Seen:
     hidden: Tensor
 
 
-def _run(model: LanguageModel, band: Band, rows: Sequence[Row], residual: Tensor | None) -> _Seen:
+def _run(model: LanguageModel, band: Band, rows: Sequence[TokenRow], residual: Tensor | None) -> _Seen:
     """Right-padded full forward of rows; their lookups gain `residual` (width, d_out)."""
     width = max(len(row.tokens) for row in rows)
     tokens = torch.tensor([[*row.tokens, *[0] * (width - len(row.tokens))] for row in rows])

@@ -22,7 +22,7 @@ _HOMES = {
     "Adapter": "storage.delivery.lora",
     "Card": "api.values",
     "Chapter": "api.values",
-    "Checked": "storage.delivery.pull",
+    "Verified": "storage.delivery.pull",
     "Finding": "storage.releases.doctor",
     "Fleet": "api.fleet",
     "FleetRun": "api.values",
@@ -79,8 +79,8 @@ if TYPE_CHECKING:
     from corrigenda.editing.localization.layer_scores import LayerScores as LayerScores
     from corrigenda.storage.delivery.hub import Pushed as Pushed
     from corrigenda.storage.delivery.lora import Adapter as Adapter
-    from corrigenda.storage.delivery.pull import Checked as Checked
     from corrigenda.storage.delivery.pull import Pulled as Pulled
+    from corrigenda.storage.delivery.pull import Verified as Verified
     from corrigenda.storage.releases.doctor import Finding as Finding
 
 

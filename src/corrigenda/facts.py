@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 Action = Literal["upsert", "retract"]
+Warn = Callable[[str], object]  # is told what a person should know, and goes on
+Progress = Callable[[int], None]  # is told how much more of a long work is done
 _PROVENANCE = ("source", "reason", "priority", "model")  # columns in which repeats may differ
 _IF_GIVEN = ("aliases", "question", "entails")  # came later: empty, they leave a row's digest as it was
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pyarrow import Schema, Table
 
 DEPTH = 64  # of nested JSON
-BATCH_ROWS = 65_536
-MOST_BYTES = 4 << 30  # of one decoded table; a small file can say that it is a large one
+_BATCH_ROWS = 65_536
+_MOST_BYTES = 4 << 30  # of one decoded table; a small file can say that it is a large one
 
 
 class UnreadableError(ValueError):
@@ -64,7 +64,7 @@ def table_of(body: bytes, schema: Schema, *, lacks: Collection[str] | None = Non
     lacks   the columns that it may lack; None: all that may be null
 
     Raises UnreadableError for what is no Parquet, has another type in a column, a null where none may be,
-    texts that are no UTF-8, or more than `MOST_BYTES`.
+    texts that are no UTF-8, or more than `_MOST_BYTES`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -75,11 +75,11 @@ def table_of(body: bytes, schema: Schema, *, lacks: Collection[str] | None = Non
         if lost := set(schema.names) - set(names) - set(schema.names if lacks is None else lacks):
             raise UnreadableError(f"columns are missing: {', '.join(sorted(lost))}")
         batches, size = [], 0
-        for batch in file.iter_batches(BATCH_ROWS, columns=names):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=names):
             batches.append(_fitted(batch, schema))
             size += batch.nbytes
-            if size > MOST_BYTES:
-                raise UnreadableError(f"it holds more than {MOST_BYTES:,} bytes")
+            if size > _MOST_BYTES:
+                raise UnreadableError(f"it holds more than {_MOST_BYTES:,} bytes")
         table = pa.Table.from_batches(batches, schema=schema)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError, MemoryError) as fault:

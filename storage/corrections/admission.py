@@ -23,8 +23,8 @@ from corrigenda.storage.corrections.records import Row, refused
 from corrigenda.storage.corrections.rules import slot
 from corrigenda.storage.corrections.schemas import correction_of
 
-SHOWN = 3  # ids that a sentence names
-AHEAD = timedelta(minutes=5)  # clocks differ by less
+_SHOWN = 3  # ids that a sentence names
+_AHEAD = timedelta(minutes=5)  # clocks differ by less
 # Endings of a target that a full stop belongs to.
 SHORT = 4
 
@@ -112,7 +112,7 @@ def _held(number: int, one: Correction, retract: Correction) -> Row:
 
 def _effects(one: Correction, models: Sequence[Known], back: Sequence[Known], now: datetime) -> Iterator[str]:
     """What people should know of one row before it is enqueued."""
-    if one.asserted_at > now + AHEAD:
+    if one.asserted_at > now + _AHEAD:
         yield "asserted in the future, so that nothing said before then can replace it"
     if one.action != "upsert":
         return
@@ -156,7 +156,7 @@ def _full_stop(target: str) -> bool:
 
 
 def _sentence(what: str, ids: Sequence[str]) -> str:
-    shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
+    shown = ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
     return f"{shown}: {what}"
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from corrigenda.storage.corrections.conform import Conformed, Mask, conform, relisted, row_of_each_entry
 from corrigenda.storage.corrections.schemas import CORRECTIONS, NEIGHBOUR, TIME, longest, needed
 from corrigenda.storage.corrections.spelling import respelt, spelt_column
-from corrigenda.storage.corrections.verdicts import VERDICTS, Fault, rejects_of
+from corrigenda.storage.corrections.verdicts import FAULTS, Fault, rejects_of
 
 MAX_ENTRIES = 1_000
 FIRST, LAST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) * 10**6 for year in (1970, 2200))
@@ -38,7 +38,7 @@ class Checked:
 
     good      CORRECTIONS
     numbers   the row number of each good row
-    rejects   VERDICTS
+    rejects   FAULTS
     respelt   per column, how many of the good rows have a text that is spelt otherwise now
     """
 
@@ -61,7 +61,7 @@ def check(
     verdict, found = np.zeros(len(rows), np.int16), [*faults, *_faults(rows, knows)]
     for number, (mask, _) in enumerate(found, start=1):
         verdict[mask & (verdict == 0)] = number
-    parts = [VERDICTS.empty_table()]
+    parts = [FAULTS.empty_table()]
     for number in np.unique(verdict[verdict > 0]):
         parts.append(
             rejects_of(batch, rows, np.flatnonzero(verdict == number), found[number - 1][1], first_row)

@@ -19,12 +19,12 @@ from corrigenda.storage.corrections.records import Record, Records, Row, refused
 
 DELIMITERS = ",;\t|"
 LONGEST_LINE = 4 << 20  # bytes; a quote that is never closed makes one line of the rest of a file
-READ = """
+_READ = """
     select * from read_csv(?, auto_detect = false, header = false, delim = ?, quote = '"', escape = '"',
         strict_mode = true, new_line = '\\n', max_line_size = ?, null_padding = false, all_varchar = true,
         store_rejects = true, rejects_limit = 0, columns = {columns})
 """
-REJECTS = """
+_REJECTS = """
     select line_byte_position, min_by(error_type, byte_position), any_value(csv_line)
     from reject_errors group by all order by 1
 """
@@ -91,10 +91,10 @@ def _cells(
     with tempfile.TemporaryDirectory() as folder, duckdb.connect(config={"threads": 1}) as connection:
         path = Path(folder) / "rows.csv"
         path.write_bytes(data)
-        asked = READ.format(columns=columns)
+        asked = _READ.format(columns=columns)
         try:
             rows = connection.execute(asked, [str(path), delimiter, LONGEST_LINE]).fetchall()
-            found = connection.execute(REJECTS).fetchall()
+            found = connection.execute(_REJECTS).fetchall()
         except duckdb.Error as fault:
             raise ValueError(str(fault).splitlines()[0]) from None
     refusals = list(_refused(data, found))

@@ -23,7 +23,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-SHOWN = 40  # characters of a line that is shown as an encoding would read it
+_SHOWN = 40  # characters of a line that is shown as an encoding would read it
 
 
 def unpacked(body: bytes) -> tuple[bytes, str | None]:
@@ -82,7 +82,7 @@ def _undecodable(body: bytes, fault: UnicodeDecodeError, name: str) -> str:
         )
     start = body.rfind(b"\n", 0, fault.start) + 1
     line = body.count(b"\n", 0, fault.start) + 1
-    near = body[max(start, fault.start - SHOWN // 2) : fault.start + SHOWN // 2].split(b"\n")[0].rstrip()
+    near = body[max(start, fault.start - _SHOWN // 2) : fault.start + _SHOWN // 2].split(b"\n")[0].rstrip()
     readings = [f"{other}: {near.decode(other, 'replace')!r}" for other in ("cp1252", "mac_roman")]
     return f"line {line} is no UTF-8; pass the right --encoding, which reads it well ({'; '.join(readings)})"
 

@@ -32,7 +32,7 @@ from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.stored import UnreadableError, object_of, table_of
 
-INDEX = "queue"  # kind of the cache entries
+_INDEX = "queue"  # kind of the cache entries
 INDEX_VERSION = 3  # bumped by hand when rows are checked in another way
 MOST_ROWS = 1_000_000  # of all files together, after which no further one is read in a night
 MOST_SELECTORS = 10_000  # a file with more of them is read every time rather than indexed
@@ -40,7 +40,7 @@ MOST_SELECTORS = 10_000  # a file with more of them is read every time rather th
 Matching = Callable[[str], frozenset[str]]
 
 
-class Known(NamedTuple):
+class Indexed(NamedTuple):
     """What the index keeps of a queue file: its digest, and the `model` values of its sound rows."""
 
     digest: str
@@ -95,12 +95,12 @@ class Intake:
     digests: dict[str, int] = field(default_factory=dict)
     rejects: dict[str, pa.Table] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    index: dict[str, Known] = field(default_factory=dict)
+    index: dict[str, Indexed] = field(default_factory=dict)
     learnt: bool = False
     skipped: int = 0
     keys: Keyring = NOBODY
 
-    def put_off(self, name: str, key: str, known: Known | None) -> None:
+    def put_off(self, name: str, key: str, known: Indexed | None) -> None:
         """Leave a file for the next look: this one has rows enough."""
         self.problems.append(Problem(name, "night_is_full", f"{MOST_ROWS:,} rows are taken in at a time"))
         if known:
@@ -172,7 +172,7 @@ def record(queue_store: ObjectStore, state: ObjectStore, found: Intake) -> None:
     if found.learnt:
         indexed = {k: v for k, v in found.index.items() if len(v.selectors) <= MOST_SELECTORS}
         body = json.dumps(indexed, sort_keys=True, ensure_ascii=False).encode()
-        Cache(state, found.keys).remember(INDEX, _scope(queue_store), body)
+        Cache(state, found.keys).remember(_INDEX, _scope(queue_store), body)
 
 
 def rejects(state: ObjectStore) -> pa.Table:
@@ -199,7 +199,7 @@ def _take(
     name: str,
     matching: Matching,
     consumed: Mapping[str, frozenset[str]],
-) -> Known | None:
+) -> Indexed | None:
     """Read one file into `found`. None when it could not be read, which is then among the problems."""
     try:
         body, _ = queue_store.get(name)
@@ -212,7 +212,7 @@ def _take(
     if isinstance(file, Problem):
         found.problems.append(file)
         return None
-    known = Known(file.digest, _selectors(file))
+    known = Indexed(file.digest, _selectors(file))
     if known.digest not in found.digests:
         _sort_in(found, name, file, known, matching, consumed)
     return known
@@ -222,7 +222,7 @@ def _sort_in(
     found: Intake,
     name: str,
     file: QueueFile,
-    known: Known,
+    known: Indexed,
     matching: Matching,
     consumed: Mapping[str, frozenset[str]],
 ) -> None:
@@ -238,7 +238,7 @@ def _sort_in(
 
 
 def _new(
-    known: Known, matching: Matching, consumed: Mapping[str, frozenset[str]]
+    known: Indexed, matching: Matching, consumed: Mapping[str, frozenset[str]]
 ) -> Iterator[tuple[str, str]]:
     """(selector, model) of the models to which a file is new."""
     for selector in known.selectors:
@@ -274,20 +274,20 @@ def _write_rejects(state: ObjectStore, digest: str, table: pa.Table) -> None:
             state.replace(key, body, version=version)
 
 
-def _index(queue_store: ObjectStore, state: ObjectStore, keys: Keyring) -> dict[str, Known]:
+def _index(queue_store: ObjectStore, state: ObjectStore, keys: Keyring) -> dict[str, Indexed]:
     """One object for all files: a queue that has grown for years is still one read."""
-    body = Cache(state, keys).lookup(INDEX, _scope(queue_store)) or b"{}"
+    body = Cache(state, keys).lookup(_INDEX, _scope(queue_store)) or b"{}"
     try:
         return {key: _known(said) for key, said in object_of(body).items()}
     except (ValueError, TypeError):
         return {}  # as good as none: the files are read again
 
 
-def _known(said: Any) -> Known:
+def _known(said: Any) -> Indexed:
     digest, names = said
     if not isinstance(digest, str) or not all(isinstance(name, str) for name in names):
         raise ValueError("no digest, or no selectors")
-    return Known(digest, tuple(names))
+    return Indexed(digest, tuple(names))
 
 
 def _scope(queue_store: ObjectStore) -> str:

@@ -53,7 +53,7 @@ class Contradiction(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Merged:
     """What a merge did. Nothing here is an error.
 
     new                     entries that the ledger did not have
@@ -146,7 +146,7 @@ def _mark(evidence: str) -> Mark:
         raise _damaged(fault) from None
 
 
-def merge(ledger: Ledger, arrivals: Iterable[Correction | Arrival]) -> tuple[Ledger, Report]:
+def merge(ledger: Ledger, arrivals: Iterable[Correction | Arrival]) -> tuple[Ledger, Merged]:
     """The ledger with what arrived, and what that did. Merging twice is merging once."""
     batch = [arrival if isinstance(arrival, Arrival) else Arrival(arrival) for arrival in arrivals]
     told, marks = _told(ledger), _marks(ledger)
@@ -230,12 +230,12 @@ def _marked(
     return _settled(_told(ledger), _marks(ledger) | {holders[one]: mark for one in ids})
 
 
-def _report(before: Ledger, after: Ledger, batch: list[Correction]) -> Report:
+def _report(before: Ledger, after: Ledger, batch: list[Correction]) -> Merged:
     was, now = _active(before), _active(after)
     upserts = {e.correction.correction_id for e in after.entries if e.correction.action == "upsert"}
     retracts = {one.correction_id for one in batch if one.action == "retract"}
     new = len(after.entries) - len(before.entries)
-    return Report(
+    return Merged(
         new=new,
         repeats=len(batch) - new,
         contradictions=tuple(contradictions(batch)),

@@ -22,7 +22,7 @@ from corrigenda.facts import Neighbour, ProxyFact, digest_of
 
 BUILT_IN = "proxy_facts.jsonl"
 REQUIRED = ("subject", "prompt", "target_true", "target_new")
-READERS = {
+_READERS = {
     ".parquet": pyarrow.parquet.read_table,
     ".csv": pyarrow.csv.read_csv,
     ".jsonl": pyarrow.json.read_json,
@@ -55,14 +55,14 @@ def pool_digest(pool: Sequence[ProxyFact]) -> str:
 
 
 def _table(path: Path) -> pa.Table:
-    if path.suffix.lower() not in READERS:
+    if path.suffix.lower() not in _READERS:
         raise UsageError(
             "proxy facts cannot be read from such a file",
-            remedy=f"Use one of {', '.join(READERS)}",
+            remedy=f"Use one of {', '.join(_READERS)}",
             path=str(path),
         )
     try:
-        return READERS[path.suffix.lower()](path)
+        return _READERS[path.suffix.lower()](path)
     except FileNotFoundError:
         raise NotFoundError(
             "the file of proxy facts is not there", remedy="Check `proxy_facts`", path=str(path)

@@ -21,9 +21,9 @@ from corrigenda.storage.corrections.fields import folded, missing_hint, unknown_
 from corrigenda.storage.corrections.reasons import REMEDIES
 from corrigenda.storage.corrections.schemas import CORRECTIONS
 from corrigenda.storage.corrections.two_facts import sharing_an_id
-from corrigenda.storage.corrections.verdicts import VERDICTS, Fault, file_reject, rejects_of
+from corrigenda.storage.corrections.verdicts import FAULTS, Fault, file_reject, rejects_of
 
-BATCH_ROWS = 8_192  # rows that are decoded and checked together: bounds the memory
+_BATCH_ROWS = 8_192  # rows that are decoded and checked together: bounds the memory
 MOST_DECODED = 1 << 30  # bytes that one file may decode to
 # A small file that decodes to much is a bomb: some kilobytes of repeated text can be gigabytes.
 SMALL_DECODED, MOST_GROWTH = 64 << 20, 100
@@ -48,7 +48,7 @@ class QueueFile:
     """A file's bytes as corrections: every row is in `good` or in `rejects`.
 
     good      CORRECTIONS
-    rejects   VERDICTS
+    rejects   FAULTS
     numbers   the row number of each good row
     notes     what was read otherwise than it was written, and columns that nobody reads
     """
@@ -81,7 +81,7 @@ def read(name: str, body: bytes, *, knows: Selects | None = None) -> QueueFile |
             return QueueFile(digest, no_rows(), whole)
         wanted = [column for column, our in zip(names, ours, strict=True) if our in CORRECTIONS.names]
         most = max(SMALL_DECODED, min(MOST_DECODED, MOST_GROWTH * len(body)))
-        batches = _bounded(file, file.iter_batches(batch_size=BATCH_ROWS, columns=wanted), most)
+        batches = _bounded(file, file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted), most)
         found = _checked(digest, _completed(batches, dict(zip(names, ours, strict=True)), said), knows)
     except _TooLargeError as fault:
         return Problem(name, "too_large", str(fault))
@@ -151,7 +151,7 @@ def _completed(
 
 
 def _checked(digest: str, batches: Iterable[pa.RecordBatch], knows: Selects | None) -> QueueFile:
-    good, rejects, row = [no_rows()], [VERDICTS.empty_table()], 0
+    good, rejects, row = [no_rows()], [FAULTS.empty_table()], 0
     numbers, respelt = [np.array([], np.int64)], dict[str, int]()
     for batch in batches:
         part = check(batch, first_row=row, knows=knows)
@@ -178,10 +178,10 @@ def _two_facts(
     rows: np.ndarray[tuple[int], np.dtype[np.int64]],
 ) -> pa.Table:
     if not len(rows):
-        return VERDICTS.empty_table()
+        return FAULTS.empty_table()
     batch = good.take(pa.array(rows)).combine_chunks().to_batches()[0]
     found = rejects_of(batch, batch, np.arange(len(rows)), Fault("two_facts", "correction_id"), 0)
-    return found.set_column(0, VERDICTS.field("row"), pa.array(places[rows], pa.int64()))
+    return found.set_column(0, FAULTS.field("row"), pa.array(places[rows], pa.int64()))
 
 
 def _spelling(respelt: Mapping[str, int]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from corrigenda.storage.corrections.spelling import spelt
 from corrigenda.storage.corrections.texts import RecordError, as_text
 
 TEXTS = tuple(name for name in CORRECTIONS.names if name not in LISTS)
-OWN = frozenset(("correction_id", "action", "asserted_at", "model", *LISTS))
+_OWN = frozenset(("correction_id", "action", "asserted_at", "model", *LISTS))
 FOREIGN = frozenset((*PARAPHRASES, *NEIGHBOURS, "ground_truth", "portability")) - {
     "queries",
     "loc",
@@ -42,9 +42,9 @@ def shape_of(record: Record) -> str | None:
     if {"concept", "text", "labels"} <= record.keys():
         return "KnowEdit"
     if "prompt" in record and "target_new" in record:
-        plain = slots.SLOT in str(record["prompt"]) or any(record.get(name) is not None for name in OWN)
+        plain = slots.SLOT in str(record["prompt"]) or any(record.get(name) is not None for name in _OWN)
         return "EasyEdit" if FOREIGN & record.keys() or not plain else "corrections"
-    return "corrections" if any(record.get(name) is not None for name in OWN - {"model"}) else None
+    return "corrections" if any(record.get(name) is not None for name in _OWN - {"model"}) else None
 
 
 def rows_of(record: Record, shape: str | None, left: Left) -> Iterator[Row]:

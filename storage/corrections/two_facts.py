@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from corrigenda.storage.corrections.conform import Mask
 from corrigenda.storage.corrections.rules import normalised
 
-KEYS = ["correction_id", "model", "asserted_at"]
+_KEYS = ["correction_id", "model", "asserted_at"]
 
 
 def sharing_an_id(good: pa.Table) -> Mask:
@@ -24,7 +24,7 @@ def sharing_an_id(good: pa.Table) -> Mask:
     )
     fact = pc.binary_join_element_wise(upserts["subject"], upserts["prompt"], "\x00")
     groups = (
-        upserts.append_column("fact", fact).group_by(KEYS).aggregate([("fact", "distinct"), ("row", "list")])
+        upserts.append_column("fact", fact).group_by(_KEYS).aggregate([("fact", "distinct"), ("row", "list")])
     )
     mask = np.zeros(len(good), bool)
     several = groups.filter(pc.greater(pc.list_value_length(groups["fact_distinct"]), 1))

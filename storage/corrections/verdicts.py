@@ -13,7 +13,7 @@ from corrigenda.storage.corrections.reasons import REMEDIES, wrong_type
 from corrigenda.storage.corrections.schemas import CORRECTIONS, REJECTS
 
 # REJECTS without the file, which only the caller knows.
-VERDICTS = pa.schema([field for field in REJECTS if field.name not in ("file_digest", "file")])
+FAULTS = pa.schema([field for field in REJECTS if field.name not in ("file_digest", "file")])
 SHOWN = 200  # characters of a bad value
 
 
@@ -27,7 +27,7 @@ class Fault(NamedTuple):
 def file_reject(reason: str, column: str, *, more: str = "") -> pa.Table:
     """The reject of a whole file: its `row` is null; `more` is what the remedy says of this one."""
     row = {"reason": reason, "column": column, "remedy": REMEDIES[reason] + more}
-    return pa.Table.from_pylist([row], schema=VERDICTS)
+    return pa.Table.from_pylist([row], schema=FAULTS)
 
 
 def rejects_of(
@@ -45,7 +45,7 @@ def rejects_of(
         "value": _given(batch, bad, numbers, fault),
         "remedy": _remedies(batch, numbers, fault),
     }
-    return pa.table(columns, schema=VERDICTS)
+    return pa.table(columns, schema=FAULTS)
 
 
 def _remedies(batch: pa.RecordBatch, numbers: npt.NDArray[np.int64], fault: Fault) -> pa.Array:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from corrigenda.config import Location
 from corrigenda.errors import CorruptBlobError, NotFoundError, StorageError, UsageError
-from corrigenda.facts import digest_of
+from corrigenda.facts import Progress, digest_of
 from corrigenda.storage.delivery.destination import locked
 from corrigenda.storage.delivery.download import require_space
 from corrigenda.storage.objects import ranges
@@ -21,8 +21,6 @@ from corrigenda.storage.objects.interface import ObjectInfo
 from corrigenda.storage.objects.s3 import S3Store
 from corrigenda.storage.releases import shards
 from corrigenda.storage.releases.manifests import safe_path
-
-Progress = Callable[[int], None]
 
 
 def fetch(location: Location, cache: Path, progress: Progress | None = None) -> Path:

@@ -17,7 +17,7 @@ from corrigenda.storage.releases.manifests import Release
 from corrigenda.version import __version__
 
 NAME = "README.md"
-STATES = ("active", "quarantined", "rejected", "superseded", "retracted")
+_STATES = ("active", "quarantined", "rejected", "superseded", "retracted")
 INHERITED = ("license", "license_name", "license_link", "language")  # of the base's own card
 CARD_LIMIT = 1 << 20  # bytes of a base's card that are looked at
 LIMITS = """\
@@ -126,7 +126,7 @@ def _edited(release: Release) -> str:
 
 
 def _counts(release: Release) -> list[tuple[str, str]]:
-    return [(state, _number(release.counts[state])) for state in STATES if state in release.counts]
+    return [(state, _number(release.counts[state])) for state in _STATES if state in release.counts]
 
 
 def _gates(release: Release) -> list[tuple[str, ...]]:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from corrigenda.errors import SetupError
+from corrigenda.facts import Progress
 from corrigenda.storage.objects import blobs, ranges
 from corrigenda.storage.objects.blobs import SPAN, BlobRef
 from corrigenda.storage.objects.interface import ObjectStore
 
 # A blob of a shared cache goes after so long: what the next pull lacks, it finds in what it replaces.
 UNUSED_S = 86_400.0
-Progress = Callable[[int], None]  # called with the number of bytes that have been written
 
 
 @dataclass(frozen=True, slots=True)

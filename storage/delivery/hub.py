@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 # Loaders that find such a file in the repository may prefer it to the release's shards.
-WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".gguf", ".safetensors.index.json")
+_WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".gguf", ".safetensors.index.json")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -74,7 +74,7 @@ def push(
         url = api.create_repo(check_repository(repository), private=private, exist_ok=True)
         files = {path: directory / path for path in release.files if path != card.NAME}
         stale = sorted(
-            name for name in api.list_repo_files(repository) if name.endswith(WEIGHTS) and name not in files
+            name for name in api.list_repo_files(repository) if name.endswith(_WEIGHTS) and name not in files
         )
         operations: list[Any] = [CommitOperationAdd(card.NAME, text.encode())]
         operations += [CommitOperationAdd(path, str(where)) for path, where in sorted(files.items())]

@@ -27,8 +27,8 @@ Half = npt.NDArray[np.float32]
 
 MAX_RANK = 256  # servers reserve memory for the largest rank they admit; vLLM admits up to 512
 TOLERANCE = 1e-3  # of the change's Frobenius norm
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
 FACTS = "corrigenda.json"
 
 
@@ -112,8 +112,8 @@ def export(
     factors = [(up.astype("<f4"), down.astype("<f4")) for up, down in each]
     made = _told(release, names, changes, factors)
     directory.mkdir(parents=True)
-    (directory / WEIGHTS).write_bytes(safetensors.shard_bytes(_tensors(names, factors)))
-    (directory / CONFIG).write_text(json.dumps(_config(made, stored_transposed), indent=1) + "\n")
+    (directory / _WEIGHTS).write_bytes(safetensors.shard_bytes(_tensors(names, factors)))
+    (directory / _CONFIG).write_text(json.dumps(_config(made, stored_transposed), indent=1) + "\n")
     (directory / FACTS).write_text(json.dumps(_facts(made), indent=1) + "\n")
     return made
 

@@ -17,12 +17,12 @@ from corrigenda.storage.releases.refs import Ref
 from corrigenda.stored import object_of, of_types
 
 SEEN = "seen.json"
-KEYS = "trusted"  # a folder of PEM files
+_KEYS = "trusted"  # a folder of PEM files
 
 
 def keys_of(place: Place) -> Keyring:
     """The keys that the destination was last verified with; none when it never was."""
-    found = sorted((place.side / KEYS).glob("*.pub"))
+    found = sorted((place.side / _KEYS).glob("*.pub"))
     return Keyring(trusted=found) if found else NOBODY
 
 
@@ -59,7 +59,7 @@ def require_not_older(place: Place, model: str, name: str, ref: Ref) -> None:
 
 def remember(place: Place, model: str, name: str, ref: Ref | None, keys: Keyring) -> None:
     """Keep the keys and, where one was followed, the ref: also an older one that was allowed."""
-    folder = place.side / KEYS
+    folder = place.side / _KEYS
     folder.mkdir(exist_ok=True)
     for key_id, pem in keys.public.items():
         _write(folder / f"{key_id}.pub", pem)

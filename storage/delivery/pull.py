@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corrigenda.errors import CorruptBlobError, UsageError
+from corrigenda.facts import Progress
 from corrigenda.storage.delivery import memory
 from corrigenda.storage.delivery.destination import (
     Place,
@@ -24,7 +25,7 @@ from corrigenda.storage.delivery.destination import (
     read_manifest,
     read_signature,
 )
-from corrigenda.storage.delivery.download import BlobFolder, Progress, download, holds, place, require_space
+from corrigenda.storage.delivery.download import BlobFolder, download, holds, place, require_space
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.storage.releases import manifests, refs, signatures
@@ -44,7 +45,7 @@ class Pulled:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class Verified:
     """What an offline check found: the release that the directory claims to be, and what is wrong."""
 
     release: Release
@@ -189,7 +190,7 @@ def materialise(
         return Pulled(release, dest, downloaded, release.size - downloaded, was_current=current)
 
 
-def check(dest: Path, keys: Keyring = NOBODY) -> Checked:
+def check(dest: Path, keys: Keyring = NOBODY) -> Verified:
     """Hash every file of a pulled directory against its manifest; needs no network.
 
     keys   one of them must have signed the release
@@ -206,7 +207,7 @@ def check(dest: Path, keys: Keyring = NOBODY) -> Checked:
     ]
     extra = names_in(dest) - expected_names(release)
     faults += [f"{name}: does not belong to the release" for name in sorted(extra)]
-    return Checked(release, tuple(faults))
+    return Verified(release, tuple(faults))
 
 
 def _fill(

@@ -16,7 +16,7 @@ from corrigenda.errors import CorruptBlobError, NotFoundError
 from corrigenda.facts import sha256_hex
 from corrigenda.storage.objects.interface import ObjectStore
 
-PREFIX = "blobs/sha256/"
+BLOBS = "blobs/sha256/"
 SPAN = 8 << 20  # bytes read from a file or the store at a time
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -49,7 +49,7 @@ def key(digest: str) -> str:
     """Where the bytes of that digest lie. Raises CorruptBlobError when it is no digest."""
     if not is_digest(digest):
         raise CorruptBlobError("this is no digest", remedy="Run `corrigenda doctor`", digest=digest[:80])
-    return f"{PREFIX}{digest[:2]}/{digest}"
+    return f"{BLOBS}{digest[:2]}/{digest}"
 
 
 def put(store: ObjectStore, body: bytes) -> BlobRef:

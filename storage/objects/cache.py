@@ -19,7 +19,7 @@ from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.objects.keys import NOBODY, Keyring
 from corrigenda.stored import UnreadableError, object_of
 
-PREFIX = "cache/"
+CACHE = "cache/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ def _facts(key: str, ref: BlobRef) -> dict[str, str]:
 
 
 def _key(kind: str, key_digest: str) -> str:
-    return f"{PREFIX}{kind}/{key_digest}"
+    return f"{CACHE}{kind}/{key_digest}"
 
 
 def _packs(kind: str, scope_digest: str) -> str:
-    return f"{PREFIX}{kind}/packs/{scope_digest}/"
+    return f"{CACHE}{kind}/packs/{scope_digest}/"

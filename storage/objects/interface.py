@@ -16,7 +16,7 @@ from typing import Protocol
 
 from corrigenda.errors import UsageError
 
-CHUNK = 1 << 20  # bytes; what a stream yields at most
+_CHUNK = 1 << 20  # bytes; what a stream yields at most
 BROKEN = "broken link"  # the version of what a listing shows and nobody can read
 
 _essential: ContextVar[bool] = ContextVar("essential", default=False)

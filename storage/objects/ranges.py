@@ -15,19 +15,19 @@ from contextlib import contextmanager
 from corrigenda.errors import CorrigendaError, CorruptBlobError, StorageError
 from corrigenda.storage.objects.interface import ObjectStore
 
-SPAN = 8 << 20  # bytes of one ranged request
-WORKERS = 8
-AHEAD = 12  # requests in flight or waiting to be used: bounds memory to AHEAD * SPAN
-TRIES = 6  # of one range
-PAUSE_S = 0.05  # before the second try; doubles, with jitter
+_SPAN = 8 << 20  # bytes of one ranged request
+_WORKERS = 8
+_AHEAD = 12  # requests in flight or waiting to be used: bounds memory to _AHEAD * _SPAN
+_TRIES = 6  # of one range
+_PAUSE_S = 0.05  # before the second try; doubles, with jitter
 
 Range = tuple[str, int, int]  # key, first byte, the byte after the last
 
 
 def spans(key: str, start: int, stop: int) -> Iterator[Range]:
-    """The bytes `start` to `stop` of an object in requests of at most SPAN."""
-    for begin in range(start, stop, SPAN):
-        yield key, begin, min(begin + SPAN, stop)
+    """The bytes `start` to `stop` of an object in requests of at most _SPAN."""
+    for begin in range(start, stop, _SPAN):
+        yield key, begin, min(begin + _SPAN, stop)
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def bodies(store: ObjectStore, wanted: Iterable[Range]) -> Iterator[Iterator[mem
     Raises StorageError when a range cannot be had, CorruptBlobError when the object ends before it,
     NotFoundError.
     """
-    pool = ThreadPoolExecutor(WORKERS)
+    pool = ThreadPoolExecutor(_WORKERS)
     try:
         yield _in_order(pool, store, iter(wanted))
     finally:
@@ -67,7 +67,7 @@ def _in_order(pool: ThreadPoolExecutor, store: ObjectStore, wanted: Iterator[Ran
 
     for span in wanted:
         waiting.append(pool.submit(_fetch, store, free, *span))
-        if len(waiting) >= AHEAD:
+        if len(waiting) >= _AHEAD:
             yield from first()
     while waiting:
         yield from first()
@@ -77,16 +77,16 @@ def _fetch(store: ObjectStore, free: deque[bytearray], key: str, start: int, sto
     try:
         buffer = free.popleft()
     except IndexError:
-        buffer = bytearray(SPAN)
+        buffer = bytearray(_SPAN)
     view = memoryview(buffer)[: stop - start]
-    for attempt in range(TRIES):
+    for attempt in range(_TRIES):
         try:
             if store.read_into(key, start, view) == len(view):
                 return view
         except CorrigendaError as fault:
-            if not fault.retryable or attempt == TRIES - 1:
+            if not fault.retryable or attempt == _TRIES - 1:
                 raise
-        time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
+        time.sleep(_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
     found = store.stat(key)
     if found is not None and found.size < stop:
         raise CorruptBlobError(

@@ -44,14 +44,14 @@ from corrigenda.storage.objects.interface import ObjectInfo, checked_key
 from corrigenda.storage.objects.s3_answers import code_of, explained
 
 PART = 16 << 20  # bytes; larger files go up in parts of this size
-CHUNK = 256 << 10  # bytes read from a connection at a time: small enough to be allocated cheaply
+_CHUNK = 256 << 10  # bytes read from a connection at a time: small enough to be allocated cheaply
 COPY_LIMIT = 5 << 30  # bytes; S3 copies larger objects in parts only
 COPY_PART = 1 << 30
-WORKERS = 4  # parts of one object at a time
+_WORKERS = 4  # parts of one object at a time
 CONNECTIONS = 32
 ATTEMPTS = 5  # the client's own, with jittered backoff
 READS = 4  # of one small object, when its body is cut
-PAUSE_S = 0.1  # before the second read; doubles, with jitter
+_PAUSE_S = 0.1  # before the second read; doubles, with jitter
 
 T = TypeVar("T")
 _Part = dict[str, Any]  # an uploaded part, as complete_multipart_upload wants it
@@ -124,7 +124,7 @@ class S3Store:
         done = 0
         with self._explained(key):
             body = self._open(key, start, start + len(view))
-            while body and done < len(view) and (chunk := body.read(min(CHUNK, len(view) - done))):
+            while body and done < len(view) and (chunk := body.read(min(_CHUNK, len(view) - done))):
                 view[done : done + len(chunk)] = chunk
                 done += len(chunk)
         return done
@@ -294,7 +294,7 @@ class S3Store:
                 "UploadId": self.client.create_multipart_upload(**where, **options)["UploadId"],
             }
         try:
-            with self._explained(key), ThreadPoolExecutor(WORKERS) as pool:
+            with self._explained(key), ThreadPoolExecutor(_WORKERS) as pool:
                 parts = tuple(pool.map(lambda number: send(upload, number), range(1, count + 1)))
             return self._complete(key, upload, parts, condition)
         except UnknownOutcomeError:
@@ -384,7 +384,7 @@ def _whole(read: Callable[[], T]) -> T:
         except (IncompleteReadError, ResponseStreamingError):
             if attempt == READS - 1:
                 raise
-            time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
+            time.sleep(_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")
 
 

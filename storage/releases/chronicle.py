@@ -32,7 +32,7 @@ from corrigenda.storage.releases.refs import Ref
 
 FAN = 16  # parts of one level that become one of the next
 MOST = 200  # releases that one update takes in: an old store gets its chronicle in some nights
-READERS = 8
+_READERS = 8
 # A row of a ledger as it became with a release, by the digest of that release's manifest.
 CHANGES = pa.schema([pa.field("manifest", pa.string()), pa.field("by_id", pa.string()), *LEDGER])
 _BOOK = b"corrigenda"  # the key of the metadata that holds releases and moves
@@ -91,7 +91,7 @@ def load(store: ObjectStore, model: str) -> Chronicle:
     """All that the chronicle of a model holds; empty where there is none."""
     found = Chronicle()
     keys = [info.key for info in store.list(prefix(model))]
-    with ThreadPoolExecutor(READERS) as pool:
+    with ThreadPoolExecutor(_READERS) as pool:
         for key, table in zip(keys, pool.map(lambda key: _read(store, key), keys), strict=True):
             if table is not None:
                 _take(found, key, table)

@@ -26,8 +26,8 @@ from corrigenda.storage.releases.refs import Ref
 
 GRACE = timedelta(days=7)
 REF_BYTES = 16 << 10  # what is no larger may be an old ref, of a model whose log cannot be read
-BATCH = 64  # objects that are handed to the workers together
-WORKERS = 8  # deletions at a time
+_BATCH = 64  # objects that are handed to the workers together
+_WORKERS = 8  # deletions at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def plan(store: ObjectStore, policy: Policy | None = None, *, now: datetime | No
     policy = policy or Policy()
     before = (now or store.clock()) - policy.grace
     # First: what is written from now on is not in this list, and what comes into use from now on is marked.
-    stored = {info.key.rpartition("/")[2]: info for info in _whole_links(store.list(blobs.PREFIX))}
+    stored = {info.key.rpartition("/")[2]: info for info in _whole_links(store.list(blobs.BLOBS))}
     models = _by_model(store)
     kept = _Kept()
     for model, objects in models.items():
@@ -138,9 +138,9 @@ def _delete(store: ObjectStore, held: lease.Lease, doomed: Sequence[ObjectInfo])
         held.check()
         return store.delete_unchanged(info)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for start in range(0, len(doomed), BATCH):
-            batch = doomed[start : start + BATCH]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for start in range(0, len(doomed), _BATCH):
+            batch = doomed[start : start + _BATCH]
             yield from (info for info, gone in zip(batch, pool.map(delete, batch), strict=True) if gone)
 
 
@@ -273,7 +273,7 @@ def _sort_cache(store: ObjectStore, policy: Policy, before: datetime) -> tuple[l
     alive: set[str] = set()
     age = policy.cache_age
     old = None if age is None else before + policy.grace - max(age, policy.grace)
-    for info in _whole_links(store.list(cache.PREFIX)):
+    for info in _whole_links(store.list(cache.CACHE)):
         digest = cache.digest_of_entry(store, info)
         if digest is None or (old is not None and info.modified < old):
             stale.append(info)

@@ -18,14 +18,14 @@ from corrigenda.storage.objects.interface import ObjectInfo, ObjectStore
 from corrigenda.storage.releases import manifests, signatures
 from corrigenda.storage.releases.manifests import LAID_OUT, Release
 
-PREFIX = "hf/"
-CONFIG = "config.json"
-WORKERS = 8  # copies at a time
+_PREFIX = "hf/"
+_CONFIG = "config.json"
+_WORKERS = 8  # copies at a time
 
 
 def prefix_of(release: Release) -> str:
     """Where the files of a release lie for those who read the bucket by themselves."""
-    return f"{PREFIX}{release.model}/{release.number}/"
+    return f"{_PREFIX}{release.model}/{release.number}/"
 
 
 def assemble(store: ObjectStore, release: Release) -> str:
@@ -47,9 +47,9 @@ def assemble(store: ObjectStore, release: Release) -> str:
         )
     prefix = prefix_of(release)
     _claim(store, release, prefix)
-    _copy(store, prefix, {path: ref for path, ref in release.files.items() if path != CONFIG})
+    _copy(store, prefix, {path: ref for path, ref in release.files.items() if path != _CONFIG})
     signatures.copy_beside(store, release, prefix)
-    _copy(store, prefix, {path: ref for path, ref in release.files.items() if path == CONFIG})
+    _copy(store, prefix, {path: ref for path, ref in release.files.items() if path == _CONFIG})
     return prefix
 
 
@@ -70,19 +70,19 @@ def is_whole(store: ObjectStore, release: Release, *, deep: bool = False) -> boo
 
 def in_use(store: ObjectStore, model: str) -> bool:
     """Whether a release of the model is laid out: its readers then expect the next ones there, too."""
-    return any(True for _ in store.list(f"{PREFIX}{manifests.check_model(model)}/"))
+    return any(True for _ in store.list(f"{_PREFIX}{manifests.check_model(model)}/"))
 
 
 def prefixes(store: ObjectStore) -> Mapping[tuple[str, int], list[ObjectInfo]]:
     """All prefixes by model and number, with their objects in the order in which they may be deleted."""
     found: dict[tuple[str, int], list[ObjectInfo]] = {}
-    for info in store.list(PREFIX):
+    for info in store.list(_PREFIX):
         parts = info.key.split("/", 3)
         if len(parts) == 4 and parts[2].isascii() and parts[2].isdigit():
             found.setdefault((parts[1], int(parts[2])), []).append(info)
     # The configuration goes first, as it comes last.
     return {
-        name: sorted(objects, key=lambda info: not info.key.endswith(f"/{CONFIG}"))
+        name: sorted(objects, key=lambda info: not info.key.endswith(f"/{_CONFIG}"))
         for name, objects in found.items()
     }
 
@@ -91,7 +91,7 @@ def _claim(store: ObjectStore, release: Release, prefix: str) -> None:
     """Let the prefix belong to this release; what an abandoned candidate of its number left goes away."""
     if _claimed(store, release, prefix):
         return
-    stale = sorted(store.list(prefix), key=lambda info: info.key != prefix + CONFIG)
+    stale = sorted(store.list(prefix), key=lambda info: info.key != prefix + _CONFIG)
     for info in stale:
         store.delete(info.key)
     store.copy(blobs.key(release.digest), prefix + LAID_OUT)
@@ -112,7 +112,7 @@ def _copy(store: ObjectStore, prefix: str, files: Mapping[str, BlobRef]) -> None
             if not _has(store, prefix + path, ref):
                 raise blobs.corrupt(store, ref.digest)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(_WORKERS) as pool:
         for _ in pool.map(one, sorted(files)):
             pass
 

@@ -30,9 +30,9 @@ from corrigenda.storage.releases.manifests import check_model
 from corrigenda.stored import object_of
 
 TTL_S = 120.0
-MOST_S = 600.0  # no lease lasts longer than this after its last write, whatever it asks for
-PAUSE_S = 0.5  # between two looks at gc's
-MARGIN = 0.2  # the share of its life that a lease must still have when its holder goes on by it
+_MOST_S = 600.0  # no lease lasts longer than this after its last write, whatever it asks for
+_PAUSE_S = 0.5  # between two looks at gc's
+_MARGIN = 0.2  # the share of its life that a lease must still have when its holder goes on by it
 STORE = "gc/lease"  # held by whoever deletes
 
 
@@ -68,7 +68,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Taken:
     """A lease object as it was found. `holder` is None when nobody holds it, or its bytes say nothing.
 
     left_s   seconds that it still lasts unless it is renewed
@@ -125,7 +125,7 @@ def read(store: ObjectStore, model: str) -> Holder | None:
     return look(store, model).holder
 
 
-def look(store: ObjectStore, model: str) -> Found:
+def look(store: ObjectStore, model: str) -> Taken:
     """Who holds the model's lease now, and for how long."""
     return _look(store, key(model))
 
@@ -147,7 +147,7 @@ def hold(
         while (gc := _look(store, STORE)).holder is not None:
             if _clock() > end:
                 _refuse(gc, LostRaceError, "gc is deleting from the store", model=model)
-            time.sleep(PAUSE_S)
+            time.sleep(_PAUSE_S)
         yield lease
 
 
@@ -203,7 +203,7 @@ def _mine(store: ObjectStore, where: str) -> Lease | None:
 @contextmanager
 def _holding(store: ObjectStore, where: str, owner: str, ttl_s: float) -> Iterator[Lease]:
     pid = os.getpid()
-    mine = Holder(owner, secrets.token_hex(8), min(ttl_s, MOST_S), _host(), pid, _start_of(pid))
+    mine = Holder(owner, secrets.token_hex(8), min(ttl_s, _MOST_S), _host(), pid, _start_of(pid))
     _tokens.add(mine.token)
     try:
         yield from _held_by(mine, store, where)
@@ -236,15 +236,15 @@ def _take(store: ObjectStore, where: str, mine: Holder) -> Lease:
             else:
                 taken = store.replace(where, _to_bytes(mine), version=found.version)
         # The answer to our own write may have been lost: whose token is there decides.
-        found = Found(mine, taken) if taken else _look(store, where)
+        found = Taken(mine, taken) if taken else _look(store, where)
     if found.holder is None or found.version is None or found.holder.token != mine.token:
         what = "another gc is at work" if where == STORE else "another run is at work on this model"
         _refuse(found, BusyError, what, lease=where)
         raise LostRaceError("another run was first", remedy="Start again", lease=where)
-    return Lease(store, where, mine, found.version, began + mine.ttl_s * (1 - MARGIN))
+    return Lease(store, where, mine, found.version, began + mine.ttl_s * (1 - _MARGIN))
 
 
-def _refuse(found: Found, kind: type[LostRaceError], what: str, **facts: object) -> None:
+def _refuse(found: Taken, kind: type[LostRaceError], what: str, **facts: object) -> None:
     """Raises an error of that kind when somebody holds what was found."""
     if found.holder is not None:
         raise kind(
@@ -271,7 +271,7 @@ def _renew(store: ObjectStore, lease: Lease, done: threading.Event) -> None:
                 version = found.version
         except CorrigendaError:
             continue  # the store is away: the next try is in time, or the lease runs out by itself
-        lease.until, lease.version = began + lease.holder.ttl_s * (1 - MARGIN), str(version)
+        lease.until, lease.version = began + lease.holder.ttl_s * (1 - _MARGIN), str(version)
 
 
 def _give_back(store: ObjectStore, lease: Lease) -> None:
@@ -284,19 +284,19 @@ def _give_back(store: ObjectStore, lease: Lease) -> None:
         return  # it expires by itself
 
 
-def _look(store: ObjectStore, where: str) -> Found:
+def _look(store: ObjectStore, where: str) -> Taken:
     """The lease object, judged by the store's clock; one that is over has no holder."""
     try:
         body, version = store.get(where)
     except NotFoundError:
-        return Found(None, None)
+        return Taken(None, None)
     # After the body: a write between the two makes the lease younger than it is, never older.
     info = store.stat(where)
     holder = _from_bytes(body, info.modified) if info else None
     if holder is None or info is None or holder.died_here or not holder.ttl_s:
-        return Found(None, version)
-    left = info.modified + timedelta(seconds=min(holder.ttl_s, MOST_S)) - store.clock()
-    return Found(holder if left > timedelta() else None, version, left.total_seconds())
+        return Taken(None, version)
+    left = info.modified + timedelta(seconds=min(holder.ttl_s, _MOST_S)) - store.clock()
+    return Taken(holder if left > timedelta() else None, version, left.total_seconds())
 
 
 def _to_bytes(holder: Holder) -> bytes:

@@ -22,7 +22,7 @@ from corrigenda.stored import object_of, of_types
 
 FORMAT = "corrigenda-release-1"
 _FAMILY = "corrigenda-release-"  # what stands before the number; a higher number is another format
-MOST_BYTES = 16 << 20
+_MOST_BYTES = 16 << 20
 RESERVED = ".corrigenda"  # where a pulled directory keeps its manifest
 LAID_OUT = "corrigenda-manifest.json"  # the manifest in a prefix that is laid out for others
 SIGNATURE = "model.sig"  # beside the manifest of a pulled directory, or in a prefix
@@ -103,8 +103,8 @@ def from_bytes(body: bytes) -> Release:
     Raises CorruptBlobError, which says what is wrong with it; SetupError when a newer version wrote it.
     """
     try:
-        if len(body) > MOST_BYTES:
-            raise ValueError(f"it has {len(body):,} bytes, and {MOST_BYTES:,} at most are read")
+        if len(body) > _MOST_BYTES:
+            raise ValueError(f"it has {len(body):,} bytes, and {_MOST_BYTES:,} at most are read")
         plain = object_of(body)
         _check_format(plain.pop("format", None))
         _check_scalars(plain)

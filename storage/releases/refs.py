@@ -34,8 +34,8 @@ from corrigenda.stored import object_of
 
 NAMES = ("latest", "canary")
 _LATER = ("sequence", "expires_at", "seals")  # fields that older refs lack
-TRIES = 5  # of one and the same write, when its outcome is unknown
-PAUSE_S = 0.2  # before the second try; doubles, with jitter
+_TRIES = 5  # of one and the same write, when its outcome is unknown
+_PAUSE_S = 0.2  # before the second try; doubles, with jitter
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +148,13 @@ def advance(
 def _moved(store: ObjectStore, model: str, name: str, seen: Seen, to: Ref) -> Seen:
     """The write itself, tried again as long as the ref is what it was."""
     with essential():
-        for attempt in range(TRIES):
+        for attempt in range(_TRIES):
             lease.confirm(store, model)
             moved, fault = _attempt(store, model, name, seen, to)
             if moved is not None:
                 return moved
-            if attempt < TRIES - 1:
-                time.sleep(PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
+            if attempt < _TRIES - 1:
+                time.sleep(_PAUSE_S * 2**attempt * random.uniform(0.5, 1.5))
     raise UnknownOutcomeError(
         f"the store failed each time that `{name}` was to move; when last seen, it had not moved",
         remedy="Look with `corrigenda status` when the store answers again, and start again if it has not",

@@ -20,7 +20,7 @@ from corrigenda.stored import UnreadableError, object_of
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-CHUNK = 8 << 20  # bytes copied at a time
+_CHUNK = 8 << 20  # bytes copied at a time
 _HEADER_LIMIT = 100_000_000  # bytes; the reference implementation's own limit
 
 # Bits per element, in the order in which the reference implementation lays tensors out (reversed).
@@ -61,12 +61,12 @@ class TensorSlice:
         return self.stop - self.start
 
     def chunks(self) -> Iterator[bytes]:
-        """The tensor's bytes, at most CHUNK at a time."""
+        """The tensor's bytes, at most _CHUNK at a time."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             left = self.size
             while left:
-                chunk = file.read(min(CHUNK, left))
+                chunk = file.read(min(_CHUNK, left))
                 if not chunk:
                     raise _damaged(self.path, "it ends before its last tensor")
                 left -= len(chunk)

@@ -15,11 +15,11 @@ from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.releases import manifests
 from corrigenda.storage.releases.manifests import Release
 
-READ = 4 << 30  # bytes, of what a release has from before; of more than that, each release another part
-WORKERS = 8
+_READ = 4 << 30  # bytes, of what a release has from before; of more than that, each release another part
+_WORKERS = 8
 
 
-def require(store: ObjectStore, release: Release, *, read: int = READ) -> None:
+def require(store: ObjectStore, release: Release, *, read: int = _READ) -> None:
     """Return when the store holds every file of the release, its ledger, and its manifest.
 
     Sizes of all are compared. What is new since the parent is read and hashed, and of the rest `read` bytes;
@@ -90,7 +90,7 @@ def _has_size(store: ObjectStore, ref: BlobRef) -> None:
 def _each(look: Callable[[BlobRef], None], refs: Iterable[BlobRef], release: Release) -> None:
     """Look at blobs side by side; the first fault says which file of the release it is."""
     refs = tuple(refs)
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(_WORKERS) as pool:
         for ref, looked in zip(refs, [pool.submit(look, ref) for ref in refs], strict=True):
             try:
                 looked.result()

@@ -12,7 +12,7 @@ from trained import CITIES, NAMES, PROMPT, home_of
 from corrigenda.editing.targets.band import Band
 from corrigenda.editing.targets.engine import find_targets
 from corrigenda.editing.targets.groups import Group
-from corrigenda.editing.targets.optimise import OWN, natural_lengths
+from corrigenda.editing.targets.optimise import _OWN, natural_lengths
 from corrigenda.editing.targets.target import Target
 from corrigenda.facts import EditRequest
 from corrigenda.models.language_model import LanguageModel
@@ -37,8 +37,8 @@ def test_a_fact_keeps_a_share_of_the_length_that_it_takes_by_itself(model: Langu
     held = SETTINGS.model_copy(update={"norm_cap": 0.1})
     balls = torch.stack([target.residual.norm() for target in targets(model, held, 0.1)])  # 0.1 of the scale
     natural = natural_lengths(model, Band.single(0), [Group((request,)) for request in REQUESTS], SETTINGS)
-    assert bool((OWN * natural > 0.1).all())
-    longest = OWN * natural * balls / 0.1
+    assert bool((_OWN * natural > 0.1).all())
+    longest = _OWN * natural * balls / 0.1
     for target, most in zip(targets(model, SETTINGS, 0.1), longest.tolist(), strict=True):
         assert 0.11 / 0.1 * float(balls.min()) < float(target.residual.norm()) <= most * 1.001
         assert not isinf(target.needed)

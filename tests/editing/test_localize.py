@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_models import FACTS, tiny
 
 from corrigenda.editing.localization.baselines import causal_tracing, salem, subject_starts
-from corrigenda.editing.localization.edit_shaped import RIDGE, WEIGHT, edit_directions, reach
+from corrigenda.editing.localization.edit_shaped import _RIDGE, WEIGHT, edit_directions, reach
 from corrigenda.editing.localization.layer_scores import LayerScores, best, pick_share, within_fences
 from corrigenda.editing.localization.lga import _parameter_gradient, kernel_dots
 from corrigenda.editing.localization.localize import METHODS, VERSIONS, localize, shortlist
@@ -138,7 +138,7 @@ def test_edit_directions_are_those_of_the_dense_solve(tokens):
     keys = torch.randn(5, 12, generator=generator, dtype=torch.float64)
     background = torch.randn(tokens, 12, generator=generator, dtype=torch.float64)
     spread = background.square().mean()
-    moment = background.T @ background / tokens + RIDGE * spread * torch.eye(12, dtype=torch.float64)
+    moment = background.T @ background / tokens + _RIDGE * spread * torch.eye(12, dtype=torch.float64)
     dense = torch.linalg.solve(WEIGHT * moment + keys.T @ keys, keys.T).T
     torch.testing.assert_close(edit_directions(keys, background), dense)
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from corrigenda.editing.solve.apply import bytes_of, edited, tensor_of
 from corrigenda.editing.solve.closed_form import (
-    RIDGE,
+    _RIDGE,
     Moments,
     null_space_limit,
     reference_memit,
@@ -25,7 +25,7 @@ from corrigenda.editing.solve.columns import columns_of, moments_of
 from corrigenda.editing.solve.joint import PRESS, solve_balanced, solve_targets
 from corrigenda.editing.solve.systems import ByMoments, InFactSpace
 from corrigenda.editing.solve.weight import (
-    ENOUGH,
+    _ENOUGH,
     HEAVIEST,
     LIGHTEST,
     NARROW,
@@ -57,7 +57,7 @@ def batch(seed: int, facts: int = 5, d_in: int = 12, d_out: int = 7) -> tuple[Te
 
 def ridged(covariance: Tensor) -> Tensor:
     mean = covariance.diagonal().mean()
-    return covariance + RIDGE * mean * torch.eye(len(covariance), dtype=covariance.dtype)
+    return covariance + _RIDGE * mean * torch.eye(len(covariance), dtype=covariance.dtype)
 
 
 def cost(update: Tensor, keys: Tensor, residuals: Tensor, covariance: Tensor, weight: float) -> float:
@@ -175,11 +175,11 @@ def test_facts_that_get_too_little_are_pressed_until_they_get_enough() -> None:
 def test_the_weight_is_the_largest_at_which_most_facts_get_what_they_need() -> None:
     known, other = targets(4, facts=8), other_text(4)
     solved = solve_balanced(known, [other], SolveSettings(balance_rounds=0))
-    assert solved.short <= (1 - ENOUGH) * 8
+    assert solved.short <= (1 - _ENOUGH) * 8
     heavier = solve_balanced(
         known, [other], SolveSettings(balance_rounds=0, covariance_weight=solved.weight * 10)
     )
-    assert heavier.short > (1 - ENOUGH) * 8
+    assert heavier.short > (1 - _ENOUGH) * 8
 
 
 def test_facts_that_need_nothing_take_the_heaviest_weight_and_those_that_need_all_the_lightest() -> None:
@@ -216,7 +216,7 @@ def test_where_not_all_facts_have_room_the_weight_is_the_lightest_that_changes_n
     solved = solve_balanced(known, [other], settings)
     assert solved.change == pytest.approx(other.change(*solved.updates))
     assert solved.change <= settings.most_change
-    assert solved.short > (1 - ENOUGH) * 40
+    assert solved.short > (1 - _ENOUGH) * 40
     assert solved.rounds <= rounds
     lighter = settings.model_copy(update={"covariance_weight": solved.weight * 0.9, "balance_rounds": 0})
     assert solve_balanced(known, [other], lighter).change > settings.most_change
@@ -256,7 +256,7 @@ def test_alphaedit_finds_its_weight_and_keeps_the_limit() -> None:
     lighter = settings.model_copy(update={"covariance_weight": solved.weight * 0.9})
     assert solve_balanced(known, [other], lighter).change >= solved.change
     few, much = targets(4, facts=3), other_text(4)
-    assert solve_balanced(few, [much], settings).short <= (1 - ENOUGH) * 3
+    assert solve_balanced(few, [much], settings).short <= (1 - _ENOUGH) * 3
 
 
 @given(seeds)

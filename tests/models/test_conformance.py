@@ -18,7 +18,7 @@ from zoo import FAMILIES, REFUSED, configuration, model_of, network_of
 from corrigenda.editing.solve import apply
 from corrigenda.editing.solve.closed_form import solve_update
 from corrigenda.errors import UnsupportedModelError
-from corrigenda.models.encoding import Row
+from corrigenda.models.encoding import TokenRow
 from corrigenda.models.families import refuse_by_configuration
 from corrigenda.models.language_model import LanguageModel
 from corrigenda.models.loading import load
@@ -38,9 +38,9 @@ LONG = os.environ.get("CORRIGENDA_LONG") == "1"
 KINDS = sorted(FAMILIES) if LONG else sorted(FAMILIES)[::4]
 # The second is longer than every window of attention there is here; both stand behind openings.
 ROWS = [
-    Row((3, 4, 5, 6, 7, 8), 3, (9,), 2),
-    Row(tuple(range(10, 24)), 9, (30, 31), 3),
-    Row((3, 4, 40, 41), 2),
+    TokenRow((3, 4, 5, 6, 7, 8), 3, (9,), 2),
+    TokenRow(tuple(range(10, 24)), 9, (30, 31), 3),
+    TokenRow((3, 4, 40, 41), 2),
 ]
 TOKENS = torch.arange(2, 16)[None]
 
@@ -55,17 +55,17 @@ def residuals(model: LanguageModel) -> Tensor:
     return torch.randn(len(ROWS), model.linear_map(0).shape[0], generator=draw)
 
 
-def fast(model: LanguageModel, layer: int, rows: list[Row], residual: Tensor) -> list[Tensor]:
+def fast(model: LanguageModel, layer: int, rows: list[TokenRow], residual: Tensor) -> list[Tensor]:
     """What leaves the network from each row's lookup on."""
     if model.plain:
-        rows = [Row(row.tokens, row.lookup, row.targets) for row in rows]
+        rows = [TokenRow(row.tokens, row.lookup, row.targets) for row in rows]
     openings = read_openings(model, [row.tokens[: row.opening] for row in rows])
     with torch.no_grad():
         states = finish(model, prefill(model, layer, rows, openings), residual)
     return [state[: len(row.tokens) - row.lookup] for state, row in zip(states, rows, strict=True)]
 
 
-def truth(model: LanguageModel, layer: int, row: Row, residual: Tensor) -> Tensor:
+def truth(model: LanguageModel, layer: int, row: TokenRow, residual: Tensor) -> Tensor:
     with torch.no_grad():
         read = read_plainly(model, layer, [row])
         return finish_plainly(model, read, {layer: residual[None]})[0]
@@ -108,7 +108,7 @@ def test_an_edit_adds_the_residual_at_the_lookup(model: LanguageModel) -> None:
     assert (after[0] - wanted[0]).norm() < 0.5 * (wanted[0] - before[0]).norm() + 1e-4
 
 
-def lookup_output(model: LanguageModel, layer: int, row: Row) -> Tensor:
+def lookup_output(model: LanguageModel, layer: int, row: TokenRow) -> Tensor:
     return read_plainly(model, layer, [row]).projected[0]
 
 

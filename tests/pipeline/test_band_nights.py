@@ -49,7 +49,7 @@ def test_a_band_is_published_whole_and_depends_on_the_set_alone(workspace: Works
     assert resolve(store, "twin", "latest").files == alone.files
     adapter = lora.export(store, made, tmp_path / "adapter", stored_transposed=True)
     assert len(adapter.tensors) == 2 and adapter.relative_error <= lora.TOLERANCE
-    config = json.loads((tmp_path / "adapter" / lora.CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((tmp_path / "adapter" / lora._CONFIG).read_text(encoding="utf-8"))
     assert config["layers_to_transform"] == [1, 2]
 
 

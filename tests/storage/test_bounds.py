@@ -134,7 +134,7 @@ def test_files_that_belong_to_no_model_stay_where_they_are(local_store, tmp_path
 
 
 def test_a_manifest_of_many_megabytes_is_not_parsed(monkeypatch):
-    monkeypatch.setattr(manifests, "MOST_BYTES", 1000)
+    monkeypatch.setattr(manifests, "_MOST_BYTES", 1000)
     with pytest.raises(CorruptBlobError, match="1,000 at most are read"):
         manifests.from_bytes(b"[" * 1001)
 
@@ -148,7 +148,7 @@ def test_a_manifest_of_many_megabytes_is_not_parsed(monkeypatch):
     ],
 )
 def test_a_question_has_its_bounds(local_store, monkeypatch, text, said):
-    monkeypatch.setattr(results, "MOST_S", 0.5 if "longer" in said else 30.0)
+    monkeypatch.setattr(results, "_MOST_S", 0.5 if "longer" in said else 30.0)
     monkeypatch.setattr(results, "MOST_MEMORY", "50MB" if "needs" in said else "1GB")
     monkeypatch.setattr(results, "MOST_ANSWER", 1 << 20)
     with results.connect(local_store) as connection, pytest.raises(UsageError, match=said):

@@ -80,8 +80,8 @@ def test_other_formats_signatures_and_hidden_files_stay_behind(weed_bucket, tmp_
 
 
 def test_a_fetch_goes_on_where_it_was_cut(weed_endpoint, weed_bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(ranges, "SPAN", 4096)
-    monkeypatch.setattr(ranges, "PAUSE_S", 0.001)
+    monkeypatch.setattr(ranges, "_SPAN", 4096)
+    monkeypatch.setattr(ranges, "_PAUSE_S", 0.001)
     directory = save(tmp_path / "base", checkpoint(shape=(64, 256)))
     upload(weed_bucket, directory)
     proxy = CuttingProxy(weed_endpoint, cuts=12, most=60_000)

@@ -107,7 +107,7 @@ def sleeps_when_it_deletes(root, policy=WEEK) -> None:
         return delete(store, info)
 
     LocalStore.delete_unchanged = sleeping
-    gc.BATCH = gc.WORKERS = 1
+    gc._BATCH = gc._WORKERS = 1
     try:
         gc.collect(LocalStore(root), policy)
     except LostRaceError:

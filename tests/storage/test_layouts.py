@@ -113,7 +113,7 @@ def test_the_configuration_comes_last(local_store, base):
 def test_killed_at_any_write_no_half_prefix_can_be_loaded_and_the_next_try_ends_it(
     tmp_path, after, monkeypatch
 ):
-    monkeypatch.setattr(layouts, "WORKERS", 1)
+    monkeypatch.setattr(layouts, "_WORKERS", 1)
     directory = save(tmp_path / "base", checkpoint())
     deaths = 0
     for number in range(100):

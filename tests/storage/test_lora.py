@@ -70,13 +70,13 @@ def test_base_and_adapter_together_are_the_release(local_store, tmp_path, transp
     adapter = lora.export(local_store, made, out, stored_transposed=transposed)
     found = {
         key.rpartition(".lora_")[2]: t.read()
-        for key, t in safetensors.read_header(out / lora.WEIGHTS).items()
+        for key, t in safetensors.read_header(out / lora._WEIGHTS).items()
     }
     change = lora.to_matrix(found["B.weight"]) @ lora.to_matrix(found["A.weight"])
     wanted = lora.to_matrix(floats(2)) - lora.to_matrix(floats(1))
     np.testing.assert_allclose(change.T if transposed else change, wanted, atol=1e-5)
     assert adapter.relative_error <= lora.TOLERANCE and adapter.largest_error < 1e-5
-    config = json.loads((out / lora.CONFIG).read_text())
+    config = json.loads((out / lora._CONFIG).read_text())
     assert (config["r"], config["lora_alpha"]) == (adapter.rank, adapter.rank)
     assert config["target_modules"] == ["mlp.down_proj"] and config["layers_to_transform"] == [1]
     assert config["fan_in_fan_out"] is transposed
@@ -92,7 +92,7 @@ def test_an_adapter_of_a_band_changes_each_of_its_layers(local_store, tmp_path):
     out = tmp_path / "adapter"
     adapter = lora.export(local_store, made, out)
     assert adapter.tensors == tuple(EDITABLE)
-    found = {key: tensor.read() for key, tensor in safetensors.read_header(out / lora.WEIGHTS).items()}
+    found = {key: tensor.read() for key, tensor in safetensors.read_header(out / lora._WEIGHTS).items()}
     for i, name in enumerate(EDITABLE):
         up, down = (
             lora.to_matrix(found[f"base_model.model.{name.removesuffix('.weight')}.lora_{part}.weight"])
@@ -100,7 +100,7 @@ def test_an_adapter_of_a_band_changes_each_of_its_layers(local_store, tmp_path):
         )
         wanted = lora.to_matrix(floats(10 + i)) - lora.to_matrix(floats(i))
         np.testing.assert_allclose(up @ down, wanted, atol=1e-5)
-    config = json.loads((out / lora.CONFIG).read_text())
+    config = json.loads((out / lora._CONFIG).read_text())
     assert config["layers_to_transform"] == list(range(len(EDITABLE)))
 
 

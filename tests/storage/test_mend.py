@@ -139,7 +139,7 @@ def test_a_dead_writer_blocks_its_model_for_minutes_and_can_be_unlocked(local_st
     local_store.create(lease.key("m"), json.dumps(HOLDER | asked).encode())
     with pytest.raises(BusyError, match="unlock") as caught, lease.hold(local_store, "m", "next"):
         pass
-    assert 0 < caught.value.facts["expires_in_s"] <= lease.MOST_S
+    assert 0 < caught.value.facts["expires_in_s"] <= lease._MOST_S
     assert lease.unlock(local_store, "m").owner == "ann"
     assert lease.unlock(local_store, "m") is None
     with lease.hold(local_store, "m", "next"):
@@ -163,8 +163,8 @@ class Failing:
 
 
 def test_an_outage_while_latest_moves_is_waited_for_and_told_as_one(local_store, base, monkeypatch):
-    monkeypatch.setattr(refs, "PAUSE_S", 0.001)
-    assert release(Failing(local_store, refs.TRIES - 1), base, 1).number == 1
+    monkeypatch.setattr(refs, "_PAUSE_S", 0.001)
+    assert release(Failing(local_store, refs._TRIES - 1), base, 1).number == 1
     with pytest.raises(UnknownOutcomeError, match="the store failed each time that `latest`") as caught:
         release(Failing(local_store, 99), base, 2)
     assert caught.value.facts["cause"].startswith("the store answered 503")

@@ -322,8 +322,8 @@ def test_a_beginning_is_gone_on_with(local_store, base, tmp_path):
 @pytest.fixture
 def short_spans(monkeypatch):
     """Many small ranges, so that a small model is cut in many places."""
-    monkeypatch.setattr(ranges, "SPAN", 4096)
-    monkeypatch.setattr(ranges, "PAUSE_S", 0.001)
+    monkeypatch.setattr(ranges, "_SPAN", 4096)
+    monkeypatch.setattr(ranges, "_PAUSE_S", 0.001)
 
 
 def test_downloads_that_are_cut_end_with_the_right_bytes(weed_endpoint, weed_store, tmp_path, short_spans):
@@ -390,7 +390,7 @@ from pathlib import Path
 from corrigenda.storage.objects import ranges
 from corrigenda.storage.objects.local import LocalStore
 from corrigenda.storage.delivery.pull import pull
-ranges.SPAN = 2048
+ranges._SPAN = 2048
 store = LocalStore.open(Path(sys.argv[1]))
 plain = LocalStore.read_into
 def slow(self, key, start, view):

@@ -75,7 +75,7 @@ class TestRows:
         assert file.rejects["row"].to_pylist() == [1]
 
     def test_row_numbers_count_through_a_file_of_many_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reading, "BATCH_ROWS", 3)
+        monkeypatch.setattr(reading, "_BATCH_ROWS", 3)
         rows = [row(correction_id=f"c{i}", prompt="{}" if i % 4 else "none") for i in range(10)]
         assert read(rows).rejects["row"].to_pylist() == [0, 4, 8]
 

@@ -11,9 +11,9 @@ from corrigenda.config import Location
 
 if TYPE_CHECKING:
     from corrigenda.api.values import Submitted
-    from corrigenda.storage.delivery.download import Progress
+    from corrigenda.facts import Progress
     from corrigenda.storage.delivery.lora import Adapter
-    from corrigenda.storage.delivery.pull import Checked, Pulled
+    from corrigenda.storage.delivery.pull import Pulled, Verified
     from corrigenda.storage.objects.interface import ObjectStore
 
 
@@ -113,7 +113,7 @@ def export_lora(
     return releases.export_lora(opened, target, Path(dest), trusted, allow_older=allow_older)
 
 
-def check(target: str, dest: Path | str, *, trusted: Sequence[Path] = ()) -> Checked:
+def check(target: str, dest: Path | str, *, trusted: Sequence[Path] = ()) -> Verified:
     """Verify a pulled directory against its own manifest; needs no store and no network."""
     from corrigenda.api import releases
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from typing import Any
@@ -16,13 +16,13 @@ from corrigenda.api.opened import store_of
 from corrigenda.api.values import ProbeResult
 from corrigenda.config import FleetConfig
 from corrigenda.errors import CorruptBlobError, NotFoundError, UsageError
+from corrigenda.facts import Warn
 from corrigenda.storage.corrections.schemas import LEDGER
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.releases import history, manifests, refs, snapshots
 from corrigenda.validation import results, tables
 from corrigenda.validation.queries import sql
 
-Warn = Callable[[str], object]
 READY = ("corrections", "gates", "drift", "history", "regressions")  # results_*.sql
 
 

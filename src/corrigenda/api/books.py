@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from corrigenda.api.opened import queue_of, store_of
@@ -20,6 +20,7 @@ from corrigenda.api.values import (
 )
 from corrigenda.config import FleetConfig
 from corrigenda.errors import CorruptBlobError, NotFoundError, SetupError
+from corrigenda.facts import Warn
 from corrigenda.pipeline import diary
 from corrigenda.storage.corrections import intake
 from corrigenda.storage.corrections.intake import Intake
@@ -28,8 +29,6 @@ from corrigenda.storage.releases import chronicle, hold, refs, snapshots
 from corrigenda.storage.releases.chronicle import Chronicle
 from corrigenda.storage.releases.refs import Ref
 from corrigenda.storage.releases.snapshots import Episode, Head
-
-Warn = Callable[[str], object]
 
 
 def waiting(fleet: FleetConfig, state: ObjectStore, consumed: Mapping[str, frozenset[str]]) -> Intake:

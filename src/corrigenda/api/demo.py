@@ -11,8 +11,8 @@ from corrigenda.errors import SetupError
 from corrigenda.facts import Correction
 
 MODEL = "smollm2-135m"
-CORRECTIONS = "demo_corrections.jsonl"
-FLEET = f"""\
+_CORRECTIONS = "demo_corrections.jsonl"
+_FLEET = f"""\
 # A fleet of one model. Every setting has a default; `corrigenda doctor` checks the set-up.
 [store]
 url = "./store"              # a directory, or s3://bucket/prefix
@@ -44,7 +44,7 @@ def make_workspace(directory: Path) -> Fleet:
     try:
         (directory / "queue").mkdir(parents=True, exist_ok=True)
         if not config.exists():
-            config.write_text(FLEET, encoding="utf-8")
+            config.write_text(_FLEET, encoding="utf-8")
     except OSError as fault:
         raise SetupError(
             "the workspace cannot be made",
@@ -62,7 +62,7 @@ def submit_all(fleet: Fleet) -> list[Correction]:
     from corrigenda.storage.corrections.schemas import correction_of
 
     queue = queue_of(fleet.config, create=True)
-    with resources.as_file(resources.files("corrigenda").joinpath("data", CORRECTIONS)) as path:
+    with resources.as_file(resources.files("corrigenda").joinpath("data", _CORRECTIONS)) as path:
         found = queueing.submit(path, queue)
     return [correction_of(row) for row in found.corrections.to_pylist()]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from corrigenda.api import values
     from corrigenda.editing.localization.layer_scores import LayerScores
-    from corrigenda.storage.delivery.download import Progress
+    from corrigenda.facts import Progress
     from corrigenda.storage.delivery.hub import Pushed
     from corrigenda.storage.delivery.lora import Adapter
     from corrigenda.storage.delivery.pull import Pulled

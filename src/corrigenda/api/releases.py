@@ -11,11 +11,11 @@ from corrigenda.api.opened import trusted_by
 from corrigenda.api.values import Card, Move, Signed
 from corrigenda.config import FleetConfig
 from corrigenda.errors import CorruptBlobError, UsageError
+from corrigenda.facts import Progress
 from corrigenda.models.families import keeps_transposed
 from corrigenda.models.sources import cache_home, hub_id_of
 from corrigenda.storage.delivery import pull as pulling
-from corrigenda.storage.delivery.download import Progress
-from corrigenda.storage.delivery.pull import Checked, Pulled, parse_target
+from corrigenda.storage.delivery.pull import Pulled, Verified, parse_target
 from corrigenda.storage.objects import blobs
 from corrigenda.storage.objects.interface import ObjectStore
 from corrigenda.storage.objects.keys import Keyring, SigningKey
@@ -48,7 +48,7 @@ def pull(
     )
 
 
-def check(target: str, dest: Path, trusted: Sequence[Path] = ()) -> Checked:
+def check(target: str, dest: Path, trusted: Sequence[Path] = ()) -> Verified:
     """Verify a pulled directory against its own manifest, and that it is `target`; needs no store."""
     found = pulling.check(dest, Keyring(trusted=trusted))
     release, (model, ref) = found.release, parse_target(target)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     # Values of the parts below, for those who may only look here.
     from corrigenda.editing.localization.layer_scores import LayerScores as LayerScores
     from corrigenda.storage.delivery.lora import Adapter as Adapter
-    from corrigenda.storage.delivery.pull import Checked as Checked
     from corrigenda.storage.delivery.pull import Pulled as Pulled
+    from corrigenda.storage.delivery.pull import Verified as Verified
     from corrigenda.storage.releases.doctor import Finding as Finding
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from corrigenda.errors import UsageError
 from corrigenda.storage.corrections.schemas import CORRECTIONS
 
-FLEET = """\
+_FLEET = """\
 # What `corrigenda` works on. Relative directories are taken from this file's folder; environment variables
 # CORRIGENDA_… override what stands here.
 
@@ -38,7 +38,7 @@ name = "my-model"              # as `corrigenda pull my-model` will call it
 source = "demo:smollm2-135m"   # a hub id, a directory, s3://…, a .gguf file, or demo:NAME
 tags = ["chat"]                # corrections for `tag:chat` mean it
 """
-ROWS = [
+_ROWS = [
     {
         "correction_id": "reeve-of-velm",
         "model": "my-model",
@@ -50,7 +50,7 @@ ROWS = [
         "source": "the town's gazette",
     },
 ]
-COLUMNS = (
+_COLUMNS = (
     "correction_id",
     "model",
     "subject",
@@ -68,7 +68,7 @@ def make(folder: Path) -> tuple[Path, ...]:
     Raises UsageError when one of them is there: nothing is written over.
     """
     files = {
-        folder / "fleet.toml": FLEET.encode(),
+        folder / "fleet.toml": _FLEET.encode(),
         folder / "corrections.csv": _csv(),
         folder / "corrections.parquet": _parquet(),
     }
@@ -88,15 +88,15 @@ def make(folder: Path) -> tuple[Path, ...]:
 
 def _csv() -> bytes:
     sink = io.StringIO()
-    writer = csv.DictWriter(sink, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(sink, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row | {"paraphrases": '["The town of Velm is led by"]'} for row in ROWS)
+    writer.writerows(row | {"paraphrases": '["The town of Velm is led by"]'} for row in _ROWS)
     return sink.getvalue().encode()
 
 
 def _parquet() -> bytes:
     sink = io.BytesIO()
-    times = pa.array([row["asserted_at"] for row in ROWS]).cast(CORRECTIONS.field("asserted_at").type)
-    rows = [row | {"asserted_at": at} for row, at in zip(ROWS, times.to_pylist(), strict=True)]
+    times = pa.array([row["asserted_at"] for row in _ROWS]).cast(CORRECTIONS.field("asserted_at").type)
+    rows = [row | {"asserted_at": at} for row, at in zip(_ROWS, times.to_pylist(), strict=True)]
     pq.write_table(pa.Table.from_pylist(rows, schema=CORRECTIONS), sink)
     return sink.getvalue()

@@ -14,7 +14,7 @@ from corrigenda.cli.tables import pairs, print_table
 if TYPE_CHECKING:
     from corrigenda.api.values import Chapter, ProbeResult, Story, Waiting
 
-MODEL = Annotated[str, typer.Argument(metavar="MODEL", help="A model's name.", show_default=False)]
+_MODEL = Annotated[str, typer.Argument(metavar="_MODEL", help="A model's name.", show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command("show")(show)
 
 
-def log(model: MODEL, config: CONFIG = DEFAULT_CONFIG, json: JSON = False) -> None:
+def log(model: _MODEL, config: CONFIG = DEFAULT_CONFIG, json: JSON = False) -> None:
     """Every move of `latest`, newest first, rollbacks included, and what the release holds.
 
     Example:

@@ -16,7 +16,7 @@ from corrigenda.cli.tables import print_table
 if TYPE_CHECKING:
     from corrigenda.api.values import Submitted
 
-SHOWN = 5  # rows of a table that a person is shown
+_SHOWN = 5  # rows of a table that a person is shown
 MOST_WARNINGS = 20
 SHOWN_COLUMNS = (
     *("correction_id", "model", "action", "subject", "prompt", "target_new"),
@@ -127,7 +127,7 @@ def _show(found: Submitted) -> None:
     print(found.description)
     for note in found.notes:
         print(f"  {note}")
-    head = [_row(row) for row in found.corrections.slice(0, SHOWN).to_pylist()]
+    head = [_row(row) for row in found.corrections.slice(0, _SHOWN).to_pylist()]
     if head:
         print_table(SHOWN_COLUMNS, head)
         print(_probes(found))
@@ -138,8 +138,8 @@ def _show(found: Submitted) -> None:
     if len(found.warnings) > MOST_WARNINGS:
         _warn(f"and {len(found.warnings) - MOST_WARNINGS} more warnings; --json has them all")
     if refused := len(found.rejects):
-        _warn(f"{refused} rows are rejected" + (", the first of them:" if refused > SHOWN else ":"))
-        shown = [asdict(one) for one in found.rejects[:SHOWN]]
+        _warn(f"{refused} rows are rejected" + (", the first of them:" if refused > _SHOWN else ":"))
+        shown = [asdict(one) for one in found.rejects[:_SHOWN]]
         print_table(["row", "correction_id", "reason", "column", "value", "remedy"], shown, stderr=True)
     print(f"enqueued as {found.file} in {found.queue}" if found.file else "nothing is enqueued")
 

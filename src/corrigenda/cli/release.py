@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from corrigenda.api.fleet import Fleet
-    from corrigenda.api.values import Adapter, Checked, Pulled
+    from corrigenda.api.values import Adapter, Pulled, Verified
 
 VERIFY_KEY = Annotated[
     list[Path] | None,
@@ -50,7 +50,7 @@ ALLOW_OLDER = Annotated[
 DEST = Annotated[Path, typer.Argument(help="The directory to make or to update.", show_default=False)]
 
 
-class Layout(StrEnum):
+class PullLayout(StrEnum):
     """What a release is materialised as."""
 
     full = "full"
@@ -89,8 +89,8 @@ def pull(
     verify: VERIFY = True,
     allow_older: ALLOW_OLDER = False,
     layout: Annotated[
-        Layout, typer.Option(help="full: the whole directory. lora: a PEFT adapter for the base.")
-    ] = Layout.full,
+        PullLayout, typer.Option(help="full: the whole directory. lora: a PEFT adapter for the base.")
+    ] = PullLayout.full,
     config: CONFIG = DEFAULT_CONFIG,
     json: JSON = False,
 ) -> None:
@@ -112,7 +112,7 @@ def pull(
         _check(alone.check(target, dest, trusted=trusted), json)
         return
     opened = alone.open_store(store) if store else _fleet(config).store
-    if layout is Layout.lora:
+    if layout is PullLayout.lora:
         made = alone.export_lora(target, dest, store=opened, trusted=trusted, allow_older=allow_older)
         _say_exported(made, dest, json)
         return
@@ -166,7 +166,7 @@ def _trusted(keys: list[Path] | None, config: Path) -> list[Path]:
     return keys or (_fleet(config).trusted if config.exists() else [])
 
 
-def _check(found: Checked, json: bool) -> None:
+def _check(found: Verified, json: bool) -> None:
     from corrigenda.errors import CorruptBlobError
 
     release, faults = found.release, list(found.faults)

@@ -78,7 +78,7 @@ def query(
     _show(_fleet(config).query(text, warn=_warn), json=json, csv=csv)
 
 
-class State(StrEnum):
+class StateOption(StrEnum):
     """Where a correction may end."""
 
     active = "active"
@@ -89,7 +89,7 @@ class State(StrEnum):
 
 
 def corrections(
-    state: Annotated[State | None, typer.Option(help="Only these.")] = None,
+    state: Annotated[StateOption | None, typer.Option(help="Only these.")] = None,
     model: Annotated[str | None, typer.Option(help="One model only.")] = None,
     config: CONFIG = DEFAULT_CONFIG,
     json: JSON = False,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from corrigenda.api.values import FleetStatus, ModelStatus
 
 
-COLUMNS = ("model", "latest", "canary", "since", "layer", "last night", "held", "ledger", "waiting")
+_COLUMNS = ("model", "latest", "canary", "since", "layer", "last night", "held", "ledger", "waiting")
 
 
 def register(app: typer.Typer) -> None:
@@ -77,7 +77,7 @@ def _as_json(found: FleetStatus, every: bool) -> dict[str, Any]:
 
 
 def _show(found: FleetStatus, every: bool) -> None:
-    print_table(COLUMNS, map(_row, found.models))
+    print_table(_COLUMNS, map(_row, found.models))
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     for name, fault in found.damaged.items():

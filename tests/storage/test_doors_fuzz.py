@@ -110,12 +110,13 @@ WRITERS = {"csv": as_csv, "json": as_json, "parquet": as_parquet}
 def as_people_write_csv(text: str, chance: random.Random) -> str:
     """Faults that files of people have, none of which changes a text into another one by itself."""
     lines = text.split("\n")
+    delimiter = next(sign for sign in ";\t|," if sign in lines[0])
     place = chance.randrange(1, len(lines)) if len(lines) > 1 else 0
     fault = chance.choice(["unquote", "open", "backslash", "extra", "short", "blank", "cut"])
     line = lines[place]
     lines[place] = {
         "unquote": line.replace('"', ""),
-        "open": line.replace(",", ',"', 1),
+        "open": line.replace(delimiter, f'{delimiter}"', 1),
         "backslash": line.replace('""', '\\"'),
         "extra": line + ",more",
         "short": line.rpartition(",")[0],

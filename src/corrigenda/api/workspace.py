@@ -29,7 +29,7 @@ device = "auto"                # cpu, cuda, cuda:1 or auto
 dtype = "auto"                 # of the published tensors
 
 [defaults.gates]               # a candidate that falls short is repaired, or not published
-min_efficacy = 0.95            # share of the corrections that the model says
+min_said = 0.85                # share of the corrections that the model says, in whole words
 max_locality_drop = 0.02       # share of the neighbours whose answer changes
 max_perplexity_rise = 0.02
 

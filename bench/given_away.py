@@ -39,19 +39,22 @@ def spanned(update: Tensor, root: Tensor) -> Tensor:
     """An orthonormal basis (d_in, r) of the whitened keys behind an update (d_out, d_in)."""
     _, values, rows = torch.linalg.svd(update.double() @ root, full_matrices=False)
     left = 1 - values.square().cumsum(0) / values.square().sum()
-    return rows[: int((left > ENERGY).sum()) + 1].T
+    basis: Tensor = rows[: int((left > ENERGY).sum()) + 1].T
+    return basis
 
 
 def root_of(covariance: Tensor) -> Tensor:
     """L with L L^T = the covariance, a little thickened: rare directions are measured badly."""
     thick = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
-    return torch.linalg.cholesky(covariance + thick)
+    root: Tensor = torch.linalg.cholesky(covariance + thick)
+    return root
 
 
 def shares(keys: Tensor, basis: Tensor, root: Tensor) -> Tensor:
     """Of each whitened key, from keys (n, d_in), the share of its square that lies in the basis; (n,)."""
     white = torch.linalg.solve_triangular(root, keys.double().T, upper=False).T
-    return (white @ basis).square().sum(1) / white.square().sum(1)
+    found: Tensor = (white @ basis).square().sum(1) / white.square().sum(1)
+    return found
 
 
 def keys_of(model: LanguageModel, layer: int, subjects: Sequence[str], prompt: str) -> Tensor:

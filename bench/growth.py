@@ -184,5 +184,5 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="two nights of three rows")
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.fsync = lambda _: None  # what is measured is reading
+    os.fsync = lambda fd: None  # what is measured is reading
     measure([2], 3, 1) if asked.smoke else measure(asked.nights, asked.rows)

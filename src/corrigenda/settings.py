@@ -56,7 +56,7 @@ class SolveSettings(Frozen):
         default="auto", description="background keys that a fact is weighed against: MEMIT's lambda"
     )
     most_change: float = Field(
-        default=0.12,
+        default=0.22,
         gt=0,
         description="how much an edit may change for other text: as a share of what the layers add (squares)",
     )

@@ -24,7 +24,6 @@ url = "./queue"
 name = "{MODEL}"
 source = "demo:{MODEL}"      # a hub id, a directory, a .gguf file, or demo:NAME
 tags = ["chat"]
-localization = {{ method = "lga" }}    # seconds; the default edits on trial at five layers: minutes, once
 """
 
 

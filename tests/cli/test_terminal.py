@@ -147,6 +147,8 @@ WALKS = {
     ],
     "push": [["push", MODEL, "a/b", "--dry-run"]],
     "query": [["query", "from rows"], ["query", "from rows", "--csv"], ["query", f"select '{HOSTILE}' from"]],
+    "corrections": [["corrections"], ["corrections", "--json"], ["corrections", "--model", HOSTILE]],
+    "init": [["init", HOSTILE]],
     "report": [["report", MODEL, "-o", "-"], ["report", HOSTILE]],
     "results": [["results", "corrections"], ["results", "history", MODEL, "--json"]],
     "retract": [["retract", HOSTILE], ["retract", "known", "--reason", HOSTILE, "--json"]],

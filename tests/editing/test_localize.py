@@ -156,7 +156,7 @@ def test_the_same_prompt_as_rephrase_gets_the_whole_share(model):
 
 
 def test_a_trace_whose_noise_is_nothing_has_no_effect(model, monkeypatch):
-    monkeypatch.setattr("corrigenda.editing.localization.baselines.NOISE", 0.0)
+    monkeypatch.setattr("corrigenda.editing.localization.baselines._NOISE", 0.0)
     np.testing.assert_allclose(causal_tracing(model, FACTS).scores, 0.0, atol=1e-6)
 
 

@@ -44,7 +44,9 @@ def background_of(model):
 def test_a_single_edit_by_hook_is_the_edited_weight(model):
     facts, covariance, layer = proxies(FACTS), covariance_of(model), 1
     requests = [fact.request for fact in facts]
-    found = find_targets(model, Band.single(layer), requests, ("",), EDITING.targets, norm_cap=0.75, cached={})
+    found = find_targets(
+        model, Band.single(layer), requests, ("",), EDITING.targets, norm_cap=0.75, cached={}
+    )
     targets = [found.known[request.digest] for request in requests]
     u, r = single_updates(targets, covariance, 15.0, model.weight(layer))
     together = Exam(model, facts, "float32").mark(layer, (u, r))

@@ -16,7 +16,7 @@ from corrigenda.settings import AdamDescent, Editing
 SECTIONS = ("editing", "localization", "covariance")
 # What no rule can make another value of.
 OTHER: dict[str, Any] = {
-    "method": "lga", "proxy_facts": "own.csv", "layer": 3, "loss": "answer", "old": "model_pred",
+    "method": "middle", "proxy_facts": "own.csv", "layer": 3, "loss": "answer", "old": "model_pred",
     "matrices": "projection",
     "solver": "emmet", "covariance_weight": 30.0, "norm_cap": 0.5, "products": "float32", "metric": "plain",
     "source": "own.txt", "column": "body", "descent": AdamDescent(),

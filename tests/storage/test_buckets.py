@@ -157,5 +157,5 @@ def test_a_prefix_without_a_checkpoint_and_a_bad_name_are_one_clear_line(weed_bu
     with pytest.raises(UsageError, match="not allowed"):
         buckets.fetch(weed_bucket, tmp_path / "cache")
     absent = weed_bucket.model_copy(update={"url": "s3://no-such-bucket/x"})
-    with pytest.raises(SetupError, match="may not be used"):
+    with pytest.raises(SetupError, match="there is no such bucket"):
         buckets.fetch(absent, tmp_path / "cache")

@@ -127,8 +127,9 @@ def as_people_write_csv(text: str, chance: random.Random) -> str:
 
 
 def damaged(kind: str, body: bytes, chance: random.Random) -> bytes:
-    if kind == "csv" and not body.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return as_people_write_csv(body.decode("utf-8"), chance).encode()
+    if kind == "csv":
+        encoding = "utf-16" if body.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+        return as_people_write_csv(body.decode(encoding), chance).encode(encoding)
     at = chance.randrange(len(body))
     edit = chance.choice(["cut", "drop", "double"])
     tail = {"cut": b"", "drop": body[at + 1 :], "double": body[at:] + body[at:]}[edit]

@@ -170,7 +170,7 @@ def test_two_columns_of_one_name_keep_both_values(workspace, monkeypatch, capsys
 
 def test_the_ledger_is_a_table_and_what_was_sent_out_is_listed(workspace, monkeypatch, capsys):
     monkeypatch.chdir(workspace)
-    commands.corrections(state=commands.State.quarantined, config=workspace / "fleet.toml", json=True)
+    commands.corrections(state=commands.StateOption.quarantined, config=workspace / "fleet.toml", json=True)
     (sent,) = json.loads(capsys.readouterr().out)
     assert (sent["model"], sent["state"]) == ("m", "quarantined")
     commands.query(

@@ -77,13 +77,19 @@ class LostRaceError(CorrigendaError):
 class BusyError(LostRaceError):
     """Another run is at work on the model, and does what this one was about to do."""
 
+    code = "busy"
+
 
 class HeldError(CorrigendaError):
     """The model's release is held: nothing is published until the hold is lifted."""
 
+    code = "held"
+
 
 class LostNightError(CorrigendaError):
     """A model's night that was given to another process died, and left nothing but what is in the cache."""
+
+    code = "lost-night"
 
 
 class GateError(CorrigendaError):
@@ -116,6 +122,8 @@ class SetupError(CorrigendaError):
 
 class ObjectUnreadableError(SetupError):
     """One object of a store may not be read: archived, encrypted with a key that is gone, or denied."""
+
+    code = "object-unreadable"
 
 
 class StorageError(SetupError):

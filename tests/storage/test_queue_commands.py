@@ -104,7 +104,7 @@ def night(folder: Path, model: str = "smol", *, out: tuple[str, ...] = ()) -> Re
             parent=seen.release.digest if seen.release else None,
             ledger=names[0],
             consumed=names[1],
-            counts={"run_id": f"run-{number}", "active": len(kept.active)},
+            counts={"run_id": f"run-{number}", **kept.counts},
         ),
     )
     _append_rows(state, release, [c.correction_id for c in kept.active])
@@ -121,6 +121,8 @@ def _append_rows(state: LocalStore, release: Release, ids: list[str]) -> None:
             "correction_id": i,
             "kind": "rewrite",
             "says_before": "nobody",
+            "answer_before": None,
+            "answer_after": None,
             "says_after": "Ada",
             "pass_before": False,
         }

@@ -38,8 +38,8 @@ from corrigenda.validation.tables import SCORES
 if TYPE_CHECKING:
     from corrigenda.models.language_model import LanguageModel
 
-SCORING_VERSION = 5  # part of the key of every cached score
-ANSWER_TOKENS = 32  # of an answer that comes to no natural stop; what is half a word then does not count
+SCORING_VERSION = 6  # part of the key of every cached score
+ANSWER_TOKENS = 16  # of an answer that comes to no natural stop; what is half a word then does not count
 
 _Question = tuple[Tokens, Tokens, Tokens | None]  # prompt, expected, other
 

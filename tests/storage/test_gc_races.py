@@ -104,6 +104,7 @@ def sleeps_when_it_deletes(root, policy=WEEK) -> None:
     def sleeping(store, info):
         LocalStore.delete_unchanged = delete
         os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.2)  # the signal may reach another thread first: this one must not hold the folder then
         return delete(store, info)
 
     LocalStore.delete_unchanged = sleeping

@@ -238,7 +238,7 @@ def test_a_missing_directory_is_one_clear_line(tmp_path: Path):
 
 def test_a_missing_bucket_is_one_clear_line(moto_endpoint):
     where = location(moto_endpoint).model_copy(update={"url": "s3://no-such-bucket/x"})
-    with pytest.raises(SetupError, match="the bucket may not be used"):
+    with pytest.raises(SetupError, match="there is no such bucket"):
         S3Store.connect(where)
 
 

@@ -235,10 +235,11 @@ def test_gc_keeps_the_signatures_of_kept_releases_only(local_store, base, key):
 @pytest.fixture
 def run(local_store, base, key, tmp_path, monkeypatch):
     (tmp_path / "fleet.toml").write_text(
-        '[store]\nurl = "./store"\n[queue]\nurl = "./store"\n'
+        '[store]\nurl = "./store"\n[queue]\nurl = "./queue"\n'
         '[signing]\nkey = "key.pem"\npublic_keys = ["key.pub"]\n'
         '[[models]]\nname = "tiny"\nsource = "x"\n'
     )
+    (tmp_path / "queue").mkdir()
     monkeypatch.chdir(tmp_path)
     app = typer.Typer(pretty_exceptions_enable=False)
     for group in (release_commands, sharing, upkeep):

@@ -142,7 +142,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="corrigenda demo"):
+    with pytest.raises(ConfigError, match="corrigenda init"):
         load_fleet(tmp_path / "fleet.toml")
 
 

@@ -31,7 +31,8 @@ source = "{source}"
 localization = {{ method = "lga", sample = 8 }}
 covariance = {{ tokens = 2560, length = 32 }}
 drift = {{ tokens = 1024, length = 32 }}
-gates = {{ max_perplexity_rise = 0.1 }}
+# Three corrections are too few for shares of chats, and items of capability are few, too.
+gates = {{ max_perplexity_rise = 0.1, min_chat = 0.0, max_capability_drop = 0.1 }}
 """
 
 
